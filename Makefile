@@ -15,7 +15,7 @@ help:
 	@echo "make lab        open JupyterLab on the notebooks"
 
 train: .venv/installed
-	fcnet_train $(ARGS)
+	@fcnet_train $(ARGS)
 
 test: check
 	OMP_NUM_THREADS=1 MPLBACKEND=agg TQDM_DISABLE=1 nbdev_test --n_workers 2 --timing

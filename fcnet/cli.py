@@ -10,9 +10,10 @@ import math
 import os
 import sys
 from functools import wraps
+from pathlib import Path
 from time import perf_counter
 import torch
-from fastcore.script import call_parse, is_cli
+from fastcore.script import call_parse
 from tqdm.auto import tqdm
 from .data import Data, get_data, normalize
 from .layers import MSE, Linear, Model, ReLU
@@ -46,15 +47,13 @@ def plain_errors(
     "When run from a shell, report a `ValueError` or `OSError` in one line on stderr and exit with code 2."
     @wraps(command)
     def run(*args, **kwargs):
+        from_shell = Path(sys.argv[0]).stem == command.__name__
         try: return command(*args, **kwargs)
-        except (ValueError, OSError) as e:
-            if not is_cli(): raise
-            print(f'{command.__name__}: {e}', file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            if not is_cli(): raise
-            print(f'{command.__name__}: interrupted', file=sys.stderr)
-            sys.exit(130)
+        except (ValueError, OSError, KeyboardInterrupt) as e:
+            if not from_shell: raise
+            stopped = isinstance(e, KeyboardInterrupt)
+            print(f'{command.__name__}: {"interrupted" if stopped else e}', file=sys.stderr)
+            sys.exit(130 if stopped else 2)
     return run
 
 # %% ../nbs/13_cli.ipynb #1cd159e2
