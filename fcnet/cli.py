@@ -15,30 +15,31 @@ from time import perf_counter
 import torch
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
+from .classify import CrossEntropy, accuracy
 from .data import Data, get_data, normalize
-from .layers import MSE, Linear, Model, ReLU
+from .layers import Linear, Model, ReLU
 
-# %% ../nbs/13_cli.ipynb #367d3687
+# %% ../nbs/13_cli.ipynb #1ca03ada
 def _train(data, hidden, epochs, lr, bs, seed):
     "Train a hand-written network by minibatch SGD; yield the model, its loss and its accuracy after each epoch."
     g = torch.Generator().manual_seed(seed)
     n, n_in = data.x_train.shape
-    targets = torch.eye(int(data.y_train.max()) + 1)
-    layers = [Linear(n_in, hidden, generator=g), ReLU(), Linear(hidden, len(targets), std=0.02, generator=g)]
-    model, no_bar = Model(layers, MSE()), 'TQDM_DISABLE' in os.environ or None # None: a bar only where it can be seen
+    n_out, n_steps, step = int(data.y_train.max()) + 1, epochs*math.ceil(n/bs), 0
+    layers = [Linear(n_in, hidden, generator=g), ReLU(), Linear(hidden, n_out, std=0.02, generator=g)]
+    model, no_bar = Model(layers, CrossEntropy()), 'TQDM_DISABLE' in os.environ or None # None: a bar where it can be seen
     for epoch in range(1, epochs+1):
         total = 0.
         with tqdm(total=n, desc=f'epoch {epoch}', unit=' digits', leave=False, disable=no_bar) as bar:
             for rows in torch.randperm(n, generator=g).split(bs):
-                loss = model(data.x_train[rows], targets[data.y_train[rows]]).item()
+                loss = model(data.x_train[rows], data.y_train[rows]).item()
                 model.backward()
-                for p in model.parameters(): p -= lr*p.grad
+                for p in model.parameters(): p -= lr*(1 - step/n_steps)*p.grad
                 model.zero_grad()
-                total += loss*len(rows)
+                total, step = total + loss*len(rows), step + 1
                 bar.update(len(rows))
                 bar.set_postfix(loss=f'{loss:.4f}', refresh=False)
         if not math.isfinite(total): raise ValueError(f'the loss is {total} in epoch {epoch}; try a smaller lr than {lr}')
-        yield model, total/n, (model.predict(data.x_valid).argmax(1) == data.y_valid).float().mean().item()
+        yield model, total/n, accuracy(model.predict(data.x_valid), data.y_valid)
 
 # %% ../nbs/13_cli.ipynb #2119d7d6
 def plain_errors(
@@ -60,9 +61,9 @@ def plain_errors(
 @call_parse
 @plain_errors
 def fcnet_train(
-    epochs:int=6,   # passes over the training digits
+    epochs:int=10,  # passes over the training digits
     hidden:int=50,  # hidden units
-    lr:float=0.5,   # learning rate, above 0
+    lr:float=0.2,   # learning rate at the start, above 0; it falls linearly to 0
     bs:int=64,      # digits in a batch
     seed:int=0,     # seed of the first weights and of the shuffling
     data:str=None,  # folder with the four MNIST file names; MNIST itself by default
