@@ -10,22 +10,22 @@ from collections.abc import Callable
 from inspect import signature
 import torch
 from torch import Tensor
-from .forward import _check_same_shape
+from .forward import _check_alike
 
 # %% ../nbs/03_backward.ipynb #3120356f
 def numeric_grad(
     f:Callable,      # function of one tensor that returns a scalar
     x:Tensor,        # where to take the gradient; float64, any shape
-    eps:float=1e-6,  # step to either side
+    eps:float=1e-6,  # step to either side; relative for entries beyond 1
 )->Tensor:           # same shape as `x`
     "Gradient of `f` at `x` by central differences: two calls of `f` for each entry. Float64 only (`ValueError`)."
     if x.dtype != torch.float64: raise ValueError(f'numeric_grad: x is {x.dtype}, wanted torch.float64')
     slopes = []
     for i in range(x.numel()):
         step = torch.zeros(x.numel(), dtype=x.dtype)
-        step[i] = eps
+        step[i] = size = eps*max(1., x.reshape(-1)[i].abs().item())
         step = step.view(x.shape)
-        slopes.append((f(x+step) - f(x-step))/(2*eps))
+        slopes.append((f(x+step) - f(x-step))/(2*size))
     return torch.stack(slopes).view(x.shape)
 
 # %% ../nbs/03_backward.ipynb #0d91865e
@@ -57,19 +57,21 @@ def check_grads(
     leaves = [_as_double(v, requires_grad=True) for v in inputs]
     out = f(*leaves)
     upstream = torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(0))
-    grads = f_grad(upstream, *map(_as_double, inputs))
+    grads = f_grad(upstream.clone(), *map(_as_double, inputs))
     if isinstance(grads, Tensor): grads = (grads,)
-    assert len(grads) == len(inputs), f'{len(grads)} gradients for the {len(inputs)} inputs {", ".join(names)}'
+    if len(grads) != len(inputs):
+        raise AssertionError(f'{len(grads)} gradients for the {len(inputs)} inputs {", ".join(names)}')
     errors = {}
     for i, (name, grad, inp, leaf) in enumerate(zip(names, grads, inputs, leaves)):
         if grad is None: continue
-        assert grad.shape == inp.shape, f'{name}: gradient of shape {tuple(grad.shape)} for {tuple(inp.shape)}'
-        auto = torch.autograd.grad(out, leaf, upstream, retain_graph=True)[0]
+        if grad.shape != inp.shape:
+            raise AssertionError(f'{name}: gradient of shape {tuple(grad.shape)} for {tuple(inp.shape)}')
+        auto = torch.autograd.grad(out, leaf, upstream, retain_graph=True, materialize_grads=True)[0]
         numeric = numeric_grad(lambda v: (f(*inputs[:i], v, *inputs[i+1:])*upstream).sum(), inp)
         errors[name] = by_auto, by_numeric = _relative_error(grad, auto), _relative_error(grad, numeric)
-        assert by_auto < 1e-9 and by_numeric < 1e-6, \
-            f'{name}: off by {by_auto:.1e} (autograd) and {by_numeric:.1e} (central differences), relative'
-    assert errors, 'no gradient was given for any input'
+        if not (by_auto < 1e-9 and by_numeric < 1e-6):
+            raise AssertionError(f'{name}: off by {by_auto:.1e} (autograd), {by_numeric:.1e} (central differences)')
+    if not errors: raise AssertionError('no gradient was given for any input')
     return errors
 
 # %% ../nbs/03_backward.ipynb #c1283a91
@@ -78,7 +80,7 @@ def mse_grad(
     targ:Tensor, # what they should be, the same shape (else a `ValueError`)
 )->Tensor:       # gradient of `mse(out, targ)` for `out`, same shape
     "Gradient of the mean squared error."
-    _check_same_shape('mse_grad', out, targ)
+    _check_alike('mse_grad', out=out, targ=targ)
     return 2*(out-targ)/out.numel()
 
 # %% ../nbs/03_backward.ipynb #48bfe6e3
@@ -86,7 +88,8 @@ def relu_grad(
     grad:Tensor, # gradient of the loss for the output of `relu`
     inp:Tensor,  # input of `relu`, or its output; same shape
 )->Tensor:       # gradient of the loss for the input, same shape
-    "Gradient of the rectified linear unit: `grad` where `inp` is above 0, else 0."
+    "Gradient of the rectified linear unit: `grad` (finite numbers) where `inp` is above 0, else 0."
+    _check_alike('relu_grad', grad=grad, inp=inp)
     mask = torch.gt(inp, 0, out=torch.empty_like(grad)) # 1 where inp > 0, else 0
     return mask.mul_(grad)
 

@@ -87,7 +87,7 @@ def show_digits(
     fig, axes = plt.subplots(rows, cols, figsize=(0.9*cols, (0.9 if y is None else 1.1)*rows), squeeze=False)
     for ax in axes.flat: ax.set_axis_off()
     for i, (ax, digit) in enumerate(zip(axes.flat, x)):
-        ax.imshow(digit.reshape(28, 28))
+        ax.imshow(digit.detach().reshape(28, 28).numpy())
         if y is not None: ax.set_title(y[i].item() if isinstance(y, Tensor) else y[i], loc='center', fontsize=9)
 
 # %% ../nbs/00_data.ipynb #b426529b
@@ -97,5 +97,5 @@ def normalize(
     s:float|Tensor, # standard deviation of the training set, not 0
 )->Tensor:          # same shape as `x`
     "Shift by `m` and scale by `1/s`."
-    if not s > 0: raise ValueError(f'normalize: s is {float(s)}, wanted a number above 0')
+    if not (torch.as_tensor(s) > 0).all(): raise ValueError(f'normalize: s is {s}, wanted above 0')
     return (x-m)/s

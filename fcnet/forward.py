@@ -26,10 +26,12 @@ def relu(
     return x.clamp_min(0)
 
 # %% ../nbs/02_forward.ipynb #a57ad2b7
-def _check_same_shape(name, out, targ):
-    "Raise a `ValueError` for `name` if broadcasting would have to stretch `out` or `targ`."
-    if out.shape != targ.shape:
-        raise ValueError(f'{name}: out has shape {tuple(out.shape)}, targ has {tuple(targ.shape)}; wanted the same')
+def _check_alike(name, **tensors):
+    "Raise a `ValueError` for the function `name` unless both tensors have one shape and one dtype."
+    (name1, t1), (name2, t2) = tensors.items()
+    if t1.shape != t2.shape:
+        raise ValueError(f'{name}: {name1} has shape {tuple(t1.shape)}, {name2} has {tuple(t2.shape)}; wanted the same')
+    if t1.dtype != t2.dtype: raise ValueError(f'{name}: {name1} is {t1.dtype}, {name2} {t2.dtype}; wanted the same')
 
 # %% ../nbs/02_forward.ipynb #32dfe512
 def mse(
@@ -37,5 +39,5 @@ def mse(
     targ:Tensor, # what they should be, the same shape (else a `ValueError`)
 )->Tensor:       # scalar
     "Mean squared error over all entries."
-    _check_same_shape('mse', out, targ)
+    _check_alike('mse', out=out, targ=targ)
     return (out-targ).pow(2).mean()

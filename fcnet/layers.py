@@ -6,6 +6,7 @@
 __all__ = ['Module', 'ReLU', 'Linear', 'MSE', 'Model', 'check_layer']
 
 # %% ../nbs/04_refactor.ipynb #205e9198
+from contextlib import contextmanager
 from inspect import Parameter, Signature
 import torch
 from fastcore.basics import patch
@@ -32,7 +33,10 @@ class Module:
     def backward(self, grad:float|Tensor=1., need_inp:bool=True):
         "Undo the last call: add to each parameter's `.grad`, return the gradient for the input."
         if not self.stack: raise RuntimeError(f'{self}: backward without a forward to undo')
-        d_inp, *d_params = self.bwd(grad, self.stack.pop(), need_inp)
+        grads = self.bwd(grad, self.stack.pop(), need_inp)
+        if not isinstance(grads, tuple) or len(grads) != 1+len(self.params):
+            raise TypeError(f'{self}: bwd must return a tuple, the gradient for {", ".join(("the input", *self.params))}')
+        d_inp, *d_params = grads
         for p, d in zip(self.parameters(), d_params): p.grad = d if p.grad is None else p.grad.add_(d)
         return d_inp
 
@@ -69,7 +73,9 @@ class Linear(Module):
         super().__init__()
         for name, size in (('n_in', n_in), ('n_out', n_out)):
             if not isinstance(size, int) or size < 1:
-                raise ValueError(f'Linear: {name} is {size}, wanted an int above 0')
+                raise ValueError(f'Linear: {name} is {size!r}, wanted an int above 0')
+        if std is not None and not 0 <= std < float('inf'):
+            raise ValueError(f'Linear: std is {std}, wanted 0 or more')
         self.w, self.b = kaiming_normal(n_in, n_out, generator), torch.zeros(n_out)
         if std is not None: self.w *= std/(2/n_in)**0.5
 
@@ -98,6 +104,8 @@ class Model(Module):
     ):
         super().__init__()
         self.layers, self.loss = list(layers), loss
+        for module in (*self.layers, loss):
+            if not isinstance(module, Module): raise ValueError(f'Model: {module!r} is not a layer of the class Module')
 
     def predict(self, x:Tensor):
         "Output of the last layer, `(n, n_out)`. Keeps nothing alive."
@@ -107,25 +115,31 @@ class Model(Module):
     def forward(self, x, targ): return self.loss.forward(self.predict(x), targ)
 
     def __call__(self, x, targ):
-        try:
+        with self._all_or_nothing():
             for layer in self.layers: x = layer(x)
             return self.loss(x, targ)
-        except BaseException: # leave no half of a forward pass behind
-            self.forget()
-            raise
 
     def backward(self, need_inp:bool=False):
         "Undo the last call: add to every `.grad`. The input's gradient is returned if asked for."
-        grad = self.loss.backward()
-        for i in reversed(range(len(self.layers))):
-            grad = self.layers[i].backward(grad, need_inp or i > 0)
-        return grad
+        with self._all_or_nothing():
+            grad = self.loss.backward()
+            for i in reversed(range(len(self.layers))):
+                grad = self.layers[i].backward(grad, need_inp or i > 0)
+            return grad
+
+    @contextmanager
+    def _all_or_nothing(self):
+        "Leave no half of a pass behind: an error inside empties all stacks."
+        try: yield
+        except BaseException:
+            self.forget()
+            raise
 
     def forget(self):
         for module in (*self.layers, self.loss): module.forget()
     def parameters(self): return list({id(p): p for layer in self.layers for p in layer.parameters()}.values())
     def train(self, mode:bool=True):
-        for layer in self.layers: layer.train(mode)
+        for module in (*self.layers, self.loss): module.train(mode)
         return super().train(mode)
 
     def __repr__(self): return f'Model({", ".join(map(repr, self.layers))}; {self.loss})'
