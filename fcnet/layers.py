@@ -7,6 +7,7 @@ __all__ = ['Module', 'ReLU', 'Linear', 'MSE', 'Model', 'check_layer']
 
 # %% ../nbs/04_refactor.ipynb #205e9198
 from contextlib import contextmanager
+from copy import deepcopy
 from inspect import Parameter, Signature
 import torch
 from fastcore.basics import patch
@@ -144,31 +145,7 @@ class Model(Module):
 
     def __repr__(self): return f'Model({", ".join(map(repr, self.layers))}; {self.loss})'
 
-# %% ../nbs/04_refactor.ipynb #6a6fa6da
-def check_layer(
-    layer:Module, # any layer or loss
-    x:Tensor,     # its input
-    *others,      # what else its call takes; the targets of a loss, for instance
-)->dict:          # relative errors as from `check_grads`, for the input `x` and each parameter
-    "Check a layer's `bwd` for its input and all its parameters by `check_grads`."
-    own = layer.parameters()
-    def set_params(tensors):
-        for name, t in zip(layer.params, tensors): setattr(layer, name, t)
-    def f(x, *params):
-        set_params(params)
-        return layer.forward(x, *others)
-    def f_grad(grad, x, *params):
-        set_params(params)
-        layer(x, *others)
-        d_x = layer.backward(grad)
-        return d_x, *[torch.zeros_like(p) if p.grad is None else p.grad for p in params]
-    kinds = [Parameter(name, Parameter.POSITIONAL_ONLY) for name in ('x', *layer.params)]
-    f.__signature__ = Signature(kinds) # so that messages can name the parameters
-    others = [t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for t in others]
-    try: return check_grads(f, f_grad, x, *own)
-    finally: set_params(own)
-
-# %% ../nbs/04_refactor.ipynb #b9482a6f
+# %% ../nbs/04_refactor.ipynb #33ef7cf4
 @patch
 def state_dict(self:Module)->dict: # name -> the tensor itself, not a copy
     "All tensors of the layer that are worth keeping: parameters and buffers."
@@ -186,3 +163,30 @@ def load_state_dict(self:Module, state:dict):
     shapes, wanted = ({name: tuple(t.shape) for name, t in d.items()} for d in (state, self.state_dict()))
     if shapes != wanted: raise ValueError(f'load_state_dict: state has {shapes}, wanted {wanted}')
     for name, tensor in self.state_dict().items(): tensor.copy_(state[name])
+
+# %% ../nbs/04_refactor.ipynb #40f838d3
+@patch
+def to(self:Module, where:str|torch.device|torch.dtype)->Module: # the module itself
+    "Move all tensors to a device, or turn them into a dtype, in place."
+    for tensor in self.state_dict().values(): tensor.data = tensor.data.to(where)
+    return self
+
+# %% ../nbs/04_refactor.ipynb #6a6fa6da
+def check_layer(
+    layer:Module, # any layer or loss
+    x:Tensor,     # its input
+    *others,      # what else its call takes; the targets of a loss, for instance
+)->dict:          # relative errors as from `check_grads`, for the input `x` and each parameter
+    "Check a layer's `bwd` for its input and all its parameters by `check_grads`."
+    layer = deepcopy(layer).to(torch.float64)
+    others = [t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for t in others]
+    def f(x, *params):
+        for name, p in zip(layer.params, params): setattr(layer, name, p)
+        return layer.forward(x, *others)
+    def f_grad(grad, x, *params):
+        for name, p in zip(layer.params, params): setattr(layer, name, p)
+        layer(x, *others)
+        return layer.backward(grad), *[torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+    kinds = [Parameter(name, Parameter.POSITIONAL_ONLY) for name in ('x', *layer.params)]
+    f.__signature__ = Signature(kinds) # so that messages can name the parameters
+    return check_grads(f, f_grad, x, *layer.parameters())

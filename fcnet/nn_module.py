@@ -6,6 +6,7 @@
 __all__ = ['MLP']
 
 # %% ../nbs/05_nn_module.ipynb #1ef7ad7b
+import torch
 from torch import Tensor, nn
 
 # %% ../nbs/05_nn_module.ipynb #060f72b2
@@ -14,16 +15,21 @@ class MLP(nn.Module):
     def __init__(self,
         sizes:list[int],     # inputs, hidden units of each layer, outputs: at least two sizes, all above 0
         out_std:float=0.02,  # standard deviation of the last layer's first weights
+        dropout:float=0.,    # share of hidden activations set to 0 in training, see notebook 09
+        generator:torch.Generator|None=None, # source of randomness for the weights, torch's global one if None
     ):
         super().__init__()
         if len(sizes) < 2 or not all(isinstance(s, int) and s > 0 for s in sizes):
             raise ValueError(f'MLP: sizes is {sizes}, wanted two or more ints above 0')
         linears = [nn.Linear(n_in, n_out) for n_in, n_out in zip(sizes, sizes[1:])]
         for layer in linears:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity='relu')
+            nn.init.kaiming_normal_(layer.weight, nonlinearity='relu', generator=generator)
             nn.init.zeros_(layer.bias)
-        nn.init.normal_(linears[-1].weight, std=out_std)
-        hidden = [module for layer in linears[:-1] for module in (layer, nn.ReLU())]
+        nn.init.normal_(linears[-1].weight, std=out_std, generator=generator)
+        hidden = []
+        for layer in linears[:-1]:
+            hidden += [layer, nn.ReLU()]
+            if dropout: hidden.append(nn.Dropout(dropout))
         self.layers = nn.Sequential(*hidden, linears[-1])
 
     def forward(self, x:Tensor)->Tensor: return self.layers(x)
