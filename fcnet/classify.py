@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['log_softmax', 'softmax', 'cross_entropy', 'cross_entropy_grad', 'accuracy', 'CrossEntropy', 'sigmoid_grad',
-           'tanh_grad', 'Sigmoid', 'Tanh']
+           'tanh_grad', 'Sigmoid', 'Tanh', 'confusion', 'show_confusion']
 
 # %% ../nbs/07_classify.ipynb #1522fde0
+import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 from .layers import Module
@@ -99,3 +100,28 @@ class Tanh(Module):
     "Hyperbolic tangent of each entry, as a layer."
     def fwd(self, x): return x.tanh(), x
     def bwd(self, grad, x, need_inp): return tanh_grad(grad, x),
+
+# %% ../nbs/07_classify.ipynb #cf867d97
+def confusion(
+    scores:Tensor, # one score for each class, `(n, n_classes)`
+    targ:Tensor,   # true classes, int64, `(n,)`
+)->Tensor:         # int64, `(n_classes, n_classes)`
+    "How often each class (row) was taken for each (column)."
+    _check_labels('confusion', scores, targ)
+    n = scores.shape[1]
+    return (targ*n + scores.argmax(1)).bincount(minlength=n*n).view(n, n)
+
+# %% ../nbs/07_classify.ipynb #3802aa1c
+def show_confusion(
+    counts:Tensor, # `(n_classes, n_classes)`, true classes in rows
+)->None:
+    "Draw a confusion matrix in a new figure. The diagonal is left out of the coloring."
+    n, off = len(counts), counts - counts.diag().diag()
+    fig, ax = plt.subplots(figsize=(5, 4.6))
+    ax.imshow(off.cpu().numpy(), cmap='Oranges')
+    for i in range(n):
+        for j in range(n):
+            color = '0.6' if i == j else 'white' if off[i, j] > 0.6*off.max() else '0.1'
+            ax.text(j, i, counts[i, j].item(), ha='center', va='center', fontsize=7.5, color=color)
+    ax.set(xticks=range(n), yticks=range(n), xlabel='taken for', ylabel='true class', title='Confusion matrix')
+    ax.grid(False)

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from fastcore.script import Param, call_parse, store_true
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
-from .classify import CrossEntropy, accuracy, cross_entropy, softmax
+from .classify import CrossEntropy, accuracy, confusion, cross_entropy, show_confusion, softmax
 from .data import Data, get_data, normalize
 from .layers import Linear, Model, ReLU
 from .nn_module import MLP
@@ -64,6 +64,7 @@ def build_model(
         if p: layers.append(Dropout(p, generator))
     return Model([*layers, Linear(sizes[-2], sizes[-1], std=0.02, generator=generator)], CrossEntropy())
 
+# %% ../nbs/13_cli.ipynb #4c234110
 def load_model(
     path:str|Path, # a `model.safetensors` of `fcnet_train`, or the folder it is in
 )->tuple:          # the model in evaluation mode, and its description
@@ -71,10 +72,11 @@ def load_model(
     path = Path(path)
     if path.is_dir(): path = path/'model.safetensors'
     tensors, info = load_tensors(path)
-    if not {'model', 'sizes', 'dropout', 'mean', 'std'} <= info.keys(): raise ValueError(f'{path}: holds no network of fcnet_train')
+    if not {'model', 'sizes', 'dropout', 'mean', 'std'} <= info.keys():
+        raise ValueError(f'{path}: holds no network of fcnet_train')
     model = build_model(info)
     try: model.load_state_dict({k.removeprefix('model.'): t for k, t in tensors.items() if k.startswith('model.')})
-    except (ValueError, RuntimeError) as e: raise ValueError(f'{path}: the tensors do not fit the network ({e})') from None
+    except (ValueError, RuntimeError) as e: raise ValueError(f'{path}: tensors do not fit ({e})') from None
     return model.eval(), info
 
 # %% ../nbs/13_cli.ipynb #d07cf473
@@ -95,6 +97,7 @@ def _check_settings(s):
     if s['opt'] not in OPTIMIZERS: raise ValueError(f'opt is {s["opt"]!r}, wanted one of {", ".join(OPTIMIZERS)}')
     if not 0 <= s['seed'] < 2**63: raise ValueError(f'seed is {s["seed"]}, wanted 0 or more')
 
+# %% ../nbs/13_cli.ipynb #f720ea68
 def _device(name):
     "The device to train on; a `ValueError` unless this machine has it."
     have = {'cpu': True, 'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available()}
@@ -108,7 +111,8 @@ def _learner(settings, path, device):
     x_train, y_train, x_valid, y_valid = get_data(s['data'])
     mean, std = x_train.mean().item(), x_train.std().item()
     data = Data(normalize(x_train, mean, std), y_train, normalize(x_valid, mean, std), y_valid)
-    info = {**s, 'sizes': [x_train.shape[1], *_sizes(s['hidden']), int(max(y_train.max(), y_valid.max())) + 1], 'mean': mean, 'std': std}
+    n_classes = int(max(y_train.max(), y_valid.max())) + 1
+    info = {**s, 'sizes': [x_train.shape[1], *_sizes(s['hidden']), n_classes], 'mean': mean, 'std': std}
     g = torch.Generator().manual_seed(s['seed'])
     torch.manual_seed(s['seed'])
     model = build_model(info, g).to(device)
@@ -116,6 +120,16 @@ def _learner(settings, path, device):
     callbacks = [Schedule(), *([Distort(g)] if s['distort'] else []), Progress(), Checkpoint(path, **info)]
     return Learner(model, data, opt, F.cross_entropy if s['model'] == 'torch' else None, bs=s['bs'],
                    callbacks=callbacks, generator=g, device=device)
+
+# %% ../nbs/13_cli.ipynb #70a9039c
+def _write_figure(path, draw):
+    "Write what `draw()` draws as a PNG file, in the look of the course."
+    image = io.BytesIO()
+    with plt.style.context('fcnet.figures'):
+        draw()
+        plt.savefig(image, format='png', dpi=150)
+        plt.close()
+    atomic_write(path, image.getvalue())
 
 def _report(learn, out):
     "Write history.csv and curves.png to the folder `out`, from the learner's history."
@@ -125,12 +139,7 @@ def _report(learn, out):
     writer = csv.DictWriter(text, rows[0], lineterminator='\n')
     writer.writeheader(), writer.writerows(rows)
     atomic_write(out/'history.csv', text.getvalue().encode())
-    with plt.style.context('fcnet.figures'):
-        learn.history.plot()
-        image = io.BytesIO()
-        plt.savefig(image, format='png', dpi=150)
-        plt.close()
-    atomic_write(out/'curves.png', image.getvalue())
+    _write_figure(out/'curves.png', learn.history.plot)
 
 # %% ../nbs/13_cli.ipynb #a50d557f
 @call_parse
@@ -197,10 +206,30 @@ def _open_gray(path, max_pixels=50_000_000):
                 image = image.convert('RGBA')
                 image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
             return np.asarray(image.convert('L'), dtype=np.float64)
-    except (UnidentifiedImageError, Image.DecompressionBombError): raise ValueError(f'{path}: not an image that can be read') from None
-    except (OSError, SyntaxError, EOFError, struct.error) as e: raise ValueError(f'{path}: a broken image ({e})') from None
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        raise ValueError(f'{path}: not an image that can be read') from None
+    except (OSError, SyntaxError, EOFError, struct.error) as e:
+        raise ValueError(f'{path}: a broken image ({e})') from None
 
 # %% ../nbs/13_cli.ipynb #2a7b27c7
+def _shrink(box, longer=20):
+    "Scale an array so that its longer side has `longer` pixels and its largest value is 1."
+    scale = longer/max(box.shape)
+    size = [max(1, round(side*scale)) for side in box.shape[::-1]]
+    how = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
+    small = np.asarray(Image.fromarray(box).resize(size, how))
+    return small/small.max()
+
+def _center(box, size=28):
+    "Paste an array into a square of zeros so that its center of mass falls on the center."
+    h, w = box.shape
+    center = box.sum(1)@np.arange(h)/box.sum(), box.sum(0)@np.arange(w)/box.sum()
+    top, left = (int(np.clip(round(size/2 - c), 0, size-side)) for c, side in zip(center, (h, w)))
+    square = np.zeros((size, size), dtype=np.float32)
+    square[top:top+h, left:left+w] = box
+    return square
+
+# %% ../nbs/13_cli.ipynb #54cb03b2
 def digit_from_image(
     path:str|Path, # PNG, JPEG or any other image with one digit, dark on light or light on dark
 )->Tensor:         # `(784,)`, float32 in [0, 1), in the form of MNIST
@@ -212,16 +241,8 @@ def digit_from_image(
     if not span > 0.02*max(abs(gray.max()), 1): raise ValueError(f'{path}: empty, all pixels are nearly the same')
     ink = (ink/ink.max()).clip(0, 1)
     rows, cols = (np.flatnonzero((ink > 0.25).any(axis)) for axis in (1, 0))
-    box = Image.fromarray(ink[rows[0]:rows[-1]+1, cols[0]:cols[-1]+1].astype(np.float32))
-    scale = 20/max(box.size)
-    small = np.asarray(box.resize([max(1, round(side*scale)) for side in box.size], Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR))
-    small = small/small.max()
-    h, w = small.shape
-    center = (small.sum(1)@np.arange(h)/small.sum(), small.sum(0)@np.arange(w)/small.sum())
-    top, left = (int(np.clip(round(14 - c), 0, 28-size)) for c, size in zip(center, (h, w)))
-    digit = np.zeros((28, 28), dtype=np.float32)
-    digit[top:top+h, left:left+w] = small*255/256
-    return torch.from_numpy(digit.reshape(784))
+    box = ink[rows[0]:rows[-1]+1, cols[0]:cols[-1]+1].astype(np.float32)
+    return torch.from_numpy(_center(_shrink(box)).reshape(784)*255/256)
 
 # %% ../nbs/13_cli.ipynb #f2189d01
 @call_parse
@@ -248,21 +269,6 @@ def fcnet_predict(
     if failed and Path(sys.argv[0]).stem == 'fcnet_predict': sys.exit(2)
 
 # %% ../nbs/13_cli.ipynb #87c87adb
-def _confusion_figure(counts):
-    "Draw a confusion matrix; the diagonal is left out of the coloring."
-    n = len(counts)
-    off = counts - counts.diag().diag()
-    fig, ax = plt.subplots(figsize=(5, 4.6))
-    ax.imshow(off, cmap='Oranges')
-    for i in range(n):
-        for j in range(n):
-            color = '0.6' if i == j else 'white' if off[i, j] > 0.6*off.max() else '0.1'
-            ax.text(j, i, counts[i, j].item(), ha='center', va='center', fontsize=7.5, color=color)
-    ax.set(xticks=range(n), yticks=range(n), xlabel='taken for', ylabel='true class')
-    ax.grid(False)
-    return fig
-
-# %% ../nbs/13_cli.ipynb #47c5d790
 @call_parse
 @plain_errors
 def fcnet_evaluate(
@@ -275,20 +281,14 @@ def fcnet_evaluate(
     *_, x, y = get_data(data or info.get('data'), test=test)
     predict = net.predict if isinstance(net, Model) else net
     with torch.no_grad(): scores = predict(normalize(x, info['mean'], info['std']))
-    n = scores.shape[1]
-    if y.max() >= n: raise ValueError(f'the data have labels up to {y.max()}, the network knows {n} classes')
-    counts = (y*n + scores.argmax(1)).bincount(minlength=n*n).view(n, n)
-    print(f'{len(y)} {"test" if test else "validation"} digits: accuracy {accuracy(scores, y):.2%}, loss {cross_entropy(scores, y):.4f}')
+    counts, n, kind = confusion(scores, y), scores.shape[1], 'test' if test else 'validation'
+    print(f'{len(y)} {kind} digits: accuracy {accuracy(scores, y):.2%}, loss {cross_entropy(scores, y):.4f}')
     print('\ntrue  taken for' + ' '*(5*n-10) + 'errors')
     print('     ' + ''.join(f'{k:5}' for k in range(n)))
     for k, row in enumerate(counts):
         errors = 1 - row[k]/row.sum() if row.sum() else math.nan
         print(f'{k:4} ' + ''.join(f'{v:5}' for v in row.tolist()) + f'{errors:9.1%}')
-    with plt.style.context('fcnet.figures'):
-        fig, image = _confusion_figure(counts), io.BytesIO()
-        fig.savefig(image, format='png', dpi=150)
-        plt.close(fig)
     path = Path(model)
     path = (path if path.is_dir() else path.parent)/'confusion.png'
-    atomic_write(path, image.getvalue())
+    _write_figure(path, lambda: show_confusion(counts))
     print(f'\nwritten to {path}')

@@ -29,11 +29,11 @@ def read_idx(
         try: data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as e: raise ValueError(f'{path}: not a whole gzip file ({e})') from None
     if data[:3] != b'\0\0\x08' or len(data) < 4 or len(data) < 4 + 4*data[3]:
-        raise ValueError(f'{path}: starts with {data[:4].hex(" ") or "nothing"}, an IDX file of bytes with 00 00 08')
+        raise ValueError(f'{path}: starts with {data[:4].hex(" ") or "nothing"}, wanted an IDX file: 00 00 08')
     start = 4 + 4*data[3]
     shape = struct.unpack(f'>{data[3]}I', data[4:start])
     n_found, n_wanted = len(data)-start, int(np.prod(shape, dtype=object))
-    if n_found != n_wanted: raise ValueError(f'{path}: holds {n_found} bytes of data, its head says {n_wanted}')
+    if n_found != n_wanted: raise ValueError(f'{path}: holds {n_found} bytes of data, its header says {n_wanted}')
     return torch.from_numpy(np.frombuffer(bytearray(data), np.uint8, offset=start).reshape(shape))
 
 # %% ../nbs/00_data.ipynb #b43291db

@@ -36,7 +36,8 @@ class Module:
         if not self.stack: raise RuntimeError(f'{self}: backward without a forward to undo')
         grads = self.bwd(grad, self.stack.pop(), need_inp)
         if not isinstance(grads, tuple) or len(grads) != 1+len(self.params):
-            raise TypeError(f'{self}: bwd must return a tuple, the gradient for {", ".join(("the input", *self.params))}')
+            wanted = ', '.join(('the input', *self.params))
+            raise TypeError(f'{self}: bwd must return a tuple, the gradient for {wanted}')
         d_inp, *d_params = grads
         for p, d in zip(self.parameters(), d_params): p.grad = d if p.grad is None else p.grad.add_(d)
         return d_inp

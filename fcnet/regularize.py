@@ -65,7 +65,7 @@ def batch_norm_grad(
 
 # %% ../nbs/09_regularize.ipynb #183c81fb
 class BatchNorm(Module):
-    "Batch normalization as a layer, equal to `nn.BatchNorm1d`: batch statistics in training, running ones in evaluation."
+    "Batch normalization: statistics of the batch in training, running ones in evaluation."
     params, buffers = ('w', 'b'), ('mean', 'var')
     def __init__(self,
         n:int,              # columns
@@ -106,7 +106,7 @@ def decay_groups(
 
 # %% ../nbs/09_regularize.ipynb #1d8acc0b
 class MaxNorm(Callback):
-    "After each step, scale the weights into a unit back to a norm of `limit` if they are longer. Srebro and Shraibman (2005)."
+    "After each step, limit the norm of the weights into each unit. Srebro and Shraibman (2005)."
     def __init__(self,
         limit:float=3., # largest norm, above 0
     ):

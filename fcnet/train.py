@@ -48,8 +48,9 @@ def batches(
 def _check_range(name, below=math.inf, **values):
     "Raise a `ValueError` unless each value is a number from 0 to below `below`."
     for key, value in values.items():
-        if not 0 <= value < below:
-            raise ValueError(f'{name}: {key} is {value}, wanted 0 or more' + (f' and below {below}' if below < math.inf else ''))
+        if 0 <= value < below: continue
+        limit = f' and below {below}' if below < math.inf else ''
+        raise ValueError(f'{name}: {key} is {value}, wanted 0 or more{limit}')
 
 # %% ../nbs/08_train.ipynb #7d367e51
 class SGD(Optimizer):
@@ -110,6 +111,7 @@ class Adam(Optimizer):
                 size = (square/(1-beta2**t)).sqrt_().add_(eps)
                 p.addcdiv_(mean, size, value=-lr/(1-beta1**t))
 
+# %% ../nbs/08_train.ipynb #361a333b
 class AdamW(Adam):
     "Adam with weight decay apart from the gradient. Loshchilov and Hutter (2019)."
     decoupled = True
@@ -172,10 +174,15 @@ class Progress(Callback):
     def after_fit(self, learn):
         if hasattr(self, 'bar'): self.bar.close()
 
-def one_cycle(opt, n_steps):
-    "PyTorch's one-cycle schedule for `opt`, with its `lr` as the peak."
+# %% ../nbs/08_train.ipynb #f1b6d0ec
+def one_cycle(
+    opt:Optimizer, # its `lr` is the peak
+    n_steps:int,   # batches in the whole training
+)->OneCycleLR:     # a scheduler of PyTorch
+    "Rise to `lr` in the first 30 % of the steps, fall to nearly 0 in the rest, along cosines."
     return OneCycleLR(opt, max_lr=[g['lr'] for g in opt.param_groups], total_steps=n_steps, cycle_momentum=False)
 
+# %% ../nbs/08_train.ipynb #d1a71c99
 class Schedule(Callback):
     "Change the learning rate after every batch by a scheduler of PyTorch."
     def __init__(self,
@@ -183,7 +190,8 @@ class Schedule(Callback):
     ): self.make, self.scheduler, self.saved = make, None, None
     def before_fit(self, learn):
         groups = learn.opt.param_groups
-        if learn.batch == 0 and learn.epoch == learn.first_epoch: self.peaks, self.saved = [g['lr'] for g in groups], None
+        if learn.batch == 0 and learn.epoch == learn.first_epoch: # a new fit
+            self.peaks, self.saved = [g['lr'] for g in groups], None
         elif self.saved is None: return # goes on with the scheduler it has
         else: self.peaks = self.saved['peaks']
         for group, peak in zip(groups, self.peaks): group['lr'] = peak
@@ -246,29 +254,6 @@ class Learner:
         self.epoch = self.first_epoch = self.n_epochs = self.batch = 0
         self.order, self.n_batches = None, math.ceil(len(data.x_train)/bs)
 
-    def gradients(self, x, y):
-        "Loss of a batch. Its gradients are in `.grad` afterwards."
-        if isinstance(self.model, Model):
-            loss = self.model(x, y)
-            self.model.backward()
-        else:
-            loss = self.loss(self.model(x), y)
-            loss.backward()
-        return loss.item()
-
-    def fit(self,
-        epochs:int|None=None, # passes over the training data; None goes on with a fit that was stopped
-    ):
-        "Train. Ctrl-C stops after the current batch; a loss that is not finite raises `FloatingPointError`."
-        if epochs is not None:
-            if epochs < 1: raise ValueError(f'fit: epochs is {epochs}, wanted 1 or more')
-            self.first_epoch, self.n_epochs, self.order, self.batch = self.epoch, self.epoch+epochs, None, 0
-        self.stopped = False
-        self._call('before_fit')
-        with _interrupt_to(self.stop):
-            while self.epoch < self.n_epochs and not self.stopped: self._fit_epoch()
-        self._call('after_fit')
-
     def stop(self): self.stopped = True
 
     @property
@@ -280,30 +265,64 @@ class Learner:
     def _call(self, point):
         for callback in self.callbacks: getattr(callback, point)(self)
 
-    def _fit_epoch(self):
-        if self.order is None: self.order = torch.randperm(len(self.data.x_train), generator=self.generator)
-        self._call('before_epoch')
-        self.model.train()
-        rest = self.order[self.batch*self.bs:]
-        for self.x, self.y in batches(self.data.x_train, self.data.y_train, self.bs, order=rest):
-            self._call('before_batch')
-            self.batch_loss = self.gradients(self.x, self.y)
-            if not math.isfinite(self.batch_loss): self._not_finite()
-            self._call('before_step')
-            self.opt.step()
-            self.opt.zero_grad()
-            self.batch += 1
-            self._call('after_batch')
-            if self.stopped: break
-        if self.batch < self.n_batches: return
-        self.epoch, self.batch, self.order = self.epoch+1, 0, None
-        self._call('after_epoch')
+# %% ../nbs/08_train.ipynb #73b456f6
+@patch
+def gradients(self:Learner,
+    x:Tensor, # a batch of inputs
+    y:Tensor, # its targets
+)->float:     # its loss
+    "Loss of a batch. Its gradients are in `.grad` afterwards."
+    if isinstance(self.model, Model):
+        loss = self.model(x, y)
+        self.model.backward()
+    else:
+        loss = self.loss(self.model(x), y)
+        loss.backward()
+    return loss.item()
 
-    def _not_finite(self):
+# %% ../nbs/08_train.ipynb #5f03f86d
+@patch
+def fit(self:Learner,
+    epochs:int|None=None, # passes over the training data; None goes on with a fit that was stopped
+)->None:
+    "Train. Ctrl-C stops after the current batch; a loss that is not finite raises `FloatingPointError`."
+    if epochs is not None:
+        if epochs < 1: raise ValueError(f'fit: epochs is {epochs}, wanted 1 or more')
+        self.first_epoch, self.n_epochs, self.order, self.batch = self.epoch, self.epoch+epochs, None, 0
+    self.stopped = False
+    self._call('before_fit')
+    with _interrupt_to(self.stop):
+        while self.epoch < self.n_epochs and not self.stopped: self._fit_epoch()
+    self._call('after_fit')
+
+@patch
+def _fit_epoch(self:Learner):
+    "The rest of the current epoch."
+    if self.order is None: self.order = torch.randperm(len(self.data.x_train), generator=self.generator)
+    self._call('before_epoch')
+    self.model.train()
+    rest = self.order[self.batch*self.bs:]
+    for self.x, self.y in batches(self.data.x_train, self.data.y_train, self.bs, order=rest):
+        self._call('before_batch')
+        self.batch_loss = self.gradients(self.x, self.y)
+        if not math.isfinite(self.batch_loss): self._not_finite()
+        self._call('before_step')
+        self.opt.step()
         self.opt.zero_grad()
-        lr = self.opt.param_groups[0]['lr']
-        raise FloatingPointError(f'the loss is {self.batch_loss} in epoch {self.epoch+1}, batch {self.batch+1}; '
-                                 f'try a learning rate below {lr:.2g}, gradient clipping, or look for nan in the data')
+        self.batch += 1
+        self._call('after_batch')
+        if self.stopped: break
+    if self.batch < self.n_batches: return
+    self.epoch, self.batch, self.order = self.epoch+1, 0, None
+    self._call('after_epoch')
+
+@patch
+def _not_finite(self:Learner):
+    "Say where the loss ceased to be a number, and what to try."
+    self.opt.zero_grad()
+    lr = self.opt.param_groups[0]['lr']
+    raise FloatingPointError(f'the loss is {self.batch_loss} in epoch {self.epoch+1}, batch {self.batch+1}; '
+                             f'try a learning rate below {lr:.2g}, gradient clipping, or look for nan in the data')
 
 # %% ../nbs/08_train.ipynb #67cf4916
 @patch
@@ -337,38 +356,6 @@ class ClipGradients(Callback):
 
 # %% ../nbs/08_train.ipynb #daf3fe59
 @patch
-def lr_find(self:Learner,
-    low:float=1e-4,   # first learning rate
-    high:float=10.,   # last learning rate
-    n_steps:int=100,  # batches to try
-)->float:             # a suggestion for `lr`
-    "Raise the learning rate from batch to batch until the loss explodes; draw it. Nothing is changed. Smith (2015)."
-    tensors, info = self.state()
-    tensors = {name: t.clone() for name, t in tensors.items()}
-    self.model.train()
-    order = torch.randperm(len(self.data.x_train), generator=self.generator).repeat(math.ceil(n_steps*self.bs/len(self.data.x_train)))
-    lrs, losses, smooth = [], [], None
-    for i, (x, y) in enumerate(batches(self.data.x_train, self.data.y_train, self.bs, order=order[:n_steps*self.bs])):
-        lr = low*(high/low)**(i/max(n_steps-1, 1))
-        for group in self.opt.param_groups: group['lr'] = lr
-        loss = self.gradients(x, y)
-        smooth = loss if smooth is None else 0.8*smooth + 0.2*loss
-        if not math.isfinite(loss) or losses and smooth > 3*min(losses): break
-        self.opt.step()
-        self.opt.zero_grad()
-        lrs.append(lr), losses.append(smooth)
-    self.opt.zero_grad()
-    self.load_state(tensors, json.loads(json.dumps(info)))
-    suggestion = lrs[losses.index(min(losses))]/10
-    fig, ax = plt.subplots()
-    ax.plot(lrs, losses)
-    ax.axvline(suggestion, color='C1', ls='--', label=f'suggested: {suggestion:.2g}')
-    ax.set(xscale='log', xlabel='learning rate', ylabel='loss, smoothed', title='Learning rate finder')
-    ax.legend()
-    return suggestion
-
-# %% ../nbs/08_train.ipynb #76d00ea3
-@patch
 def state(self:Learner)->tuple: # tensors by name, and JSON values
     "Everything that the rest of the training depends on."
     opt = self.opt.state_dict()
@@ -378,11 +365,13 @@ def state(self:Learner)->tuple: # tensors by name, and JSON values
     plain = {}
     for i, values in opt['state'].items():
         for name, value in values.items(): (tensors if isinstance(value, Tensor) else plain)[f'opt.{i}.{name}'] = value
-    info = {'epoch': self.epoch, 'first_epoch': self.first_epoch, 'n_epochs': self.n_epochs, 'batch': self.batch, 'bs': self.bs,
+    info = {'epoch': self.epoch, 'first_epoch': self.first_epoch, 'n_epochs': self.n_epochs,
+            'batch': self.batch, 'bs': self.bs,
             'opt': type(self.opt).__name__, 'opt_state': plain, 'opt_groups': opt['param_groups'],
             'callbacks': [[type(c).__name__, c.state()] for c in self.callbacks]}
     return tensors, info
 
+# %% ../nbs/08_train.ipynb #76d00ea3
 @patch
 def load_state(self:Learner, tensors:dict, info:dict):
     "Put a state back, as from `state`. Model, optimizer and callbacks must be of the same kind (`ValueError`)."
@@ -391,7 +380,7 @@ def load_state(self:Learner, tensors:dict, info:dict):
     saved = {'opt': info['opt'], 'bs': info['bs'], 'callbacks': [name for name, _ in info['callbacks']]}
     if mine != saved: raise ValueError(f'load_state: the training had {saved}, this one has {mine}')
     try: self.model.load_state_dict(part('model.'))
-    except RuntimeError as e: raise ValueError(f'load_state: the model does not fit: {" ".join(str(e).split())}') from None
+    except RuntimeError as e: raise ValueError(f'load_state: wrong model: {" ".join(str(e).split())}') from None
     states = {}
     for name, value in (part('opt.') | {k.removeprefix('opt.'): v for k, v in info['opt_state'].items()}).items():
         i, name = name.split('.')
@@ -399,9 +388,46 @@ def load_state(self:Learner, tensors:dict, info:dict):
     self.opt.load_state_dict({'state': states, 'param_groups': info['opt_groups']})
     self.generator.set_state(tensors['rng.learner'])
     if self.generator is not torch.default_generator: torch.set_rng_state(tensors['rng.global'])
-    self.epoch, self.first_epoch, self.n_epochs, self.batch = (info[k] for k in ('epoch', 'first_epoch', 'n_epochs', 'batch'))
+    for name in ('epoch', 'first_epoch', 'n_epochs', 'batch'): setattr(self, name, info[name])
     self.order = tensors.get('order')
     for callback, (_, state) in zip(self.callbacks, info['callbacks']): callback.load_state(state)
+
+# %% ../nbs/08_train.ipynb #3874bd90
+@patch
+def lr_find(self:Learner,
+    low:float=1e-4,   # first learning rate
+    high:float=10.,   # last learning rate
+    n_steps:int=100,  # batches to try
+)->float:             # a suggestion for `lr`
+    "Raise the learning rate until the loss explodes, and draw it. Nothing is changed. Smith (2015)."
+    tensors, info = self.state()
+    tensors, info = {name: t.clone() for name, t in tensors.items()}, json.loads(json.dumps(info))
+    lrs, losses = self._try_rates([low*(high/low)**(i/max(n_steps-1, 1)) for i in range(n_steps)])
+    self.load_state(tensors, info)
+    suggestion = lrs[losses.index(min(losses))]/10
+    fig, ax = plt.subplots()
+    ax.plot(lrs, losses)
+    ax.axvline(suggestion, color='C1', ls='--', label=f'suggested: {suggestion:.2g}')
+    ax.set(xscale='log', xlabel='learning rate', ylabel='loss, smoothed', title='Learning rate finder')
+    ax.legend()
+    return suggestion
+
+@patch
+def _try_rates(self:Learner, rates):
+    "A step with each rate until the loss explodes: the rates that were used, and the smoothed losses."
+    self.model.train()
+    lrs, losses, n = [], [], len(self.data.x_train)
+    order = torch.cat([torch.randperm(n, generator=self.generator) for _ in range(math.ceil(len(rates)*self.bs/n))])
+    for lr, (x, y) in zip(rates, batches(self.data.x_train, self.data.y_train, self.bs, order=order)):
+        for group in self.opt.param_groups: group['lr'] = lr
+        loss = self.gradients(x, y)
+        smooth = 0.8*losses[-1] + 0.2*loss if losses else loss
+        if not smooth < 3*min(losses, default=math.inf): break
+        self.opt.step()
+        self.opt.zero_grad()
+        lrs.append(lr), losses.append(smooth)
+    self.opt.zero_grad()
+    return lrs, losses
 
 # %% ../nbs/08_train.ipynb #78590d3b
 class ActivationStats(Callback):
@@ -419,7 +445,8 @@ class ActivationStats(Callback):
         with torch.no_grad():
             for i, layer in enumerate(learn.model.layers):
                 x = layer.forward(x)
-                if not isinstance(layer, (Linear, nn.Linear)): acts.append(x), names.append(f'{i} {type(layer).__name__}')
+                if not isinstance(layer, (Linear, nn.Linear)):
+                    acts.append(x), names.append(f'{i} {type(layer).__name__}')
         learn.model.train()
         self.steps.append(step), self.stats.append(layer_stats(acts).cpu())
         self.names = names
@@ -440,7 +467,8 @@ class ActivationStats(Callback):
         for i, (ax, name) in enumerate(zip(axes.flat, self.names)):
             counts = torch.stack([h[i] for h in self.histograms]).T.log1p()
             ax.set_axis_on()
-            ax.imshow(counts, origin='lower', aspect='auto', cmap='Blues', extent=(self.steps[0], self.steps[-1], 0, 10))
+            sides = self.steps[0], self.steps[-1], 0, 10
+            ax.imshow(counts, origin='lower', aspect='auto', cmap='Blues', extent=sides)
             ax.set(title=f'{name}: size of activations', xlabel='batch')
             ax.grid(False)
 
@@ -481,6 +509,7 @@ def save_tensors(
     atomic_write(path, to_safetensors(tensors, header))
     atomic_write(path.with_suffix('.json'), json.dumps(info, indent=1).encode())
 
+# %% ../nbs/08_train.ipynb #c5ba707c
 def load_tensors(
     path:str|Path, # a file written by `save_tensors`
 )->tuple:          # the tensors and the values
@@ -526,4 +555,4 @@ class Checkpoint(Callback):
     def after_fit(self, learn):
         if learn.done: return
         learn.save(self.path, **self.extra)
-        print(f'stopped in epoch {learn.epoch+1} after {learn.batch} of {learn.n_batches} batches; saved in {self.path}')
+        print(f'stopped in epoch {learn.epoch+1} after batch {learn.batch} of {learn.n_batches}; saved in {self.path}')
