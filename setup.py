@@ -22,7 +22,7 @@ setup(
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Education',
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Artificial Intelligence'],
     python_requires=f'>={cfg["min_python"]}',
-    packages=['fcnet'], package_data={'fcnet': ['mnist/*', '*.mplstyle']},
+    packages=['fcnet'], include_package_data=False, package_data={'fcnet': ['mnist/*', '*.mplstyle']},
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split()},
     entry_points={'console_scripts': cfg['console_scripts'].split()},

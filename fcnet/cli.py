@@ -125,6 +125,7 @@ def _learner(settings, path, device):
 def _write_figure(path, draw):
     "Write what `draw()` draws as a PNG file, in the look of the course."
     image = io.BytesIO()
+    plt.close(plt.figure()) # a notebook's backend starts with its first figure: not inside the context below
     with plt.style.context('fcnet.figures'):
         draw()
         plt.savefig(image, format='png', dpi=150)

@@ -42,17 +42,26 @@ class Module:
         for p, d in zip(self.parameters(), d_params): p.grad = d if p.grad is None else p.grad.add_(d)
         return d_inp
 
-    def forget(self): self.stack.clear()
     def parameters(self): return [getattr(self, name) for name in self.params]
-    def zero_grad(self):
-        for p in self.parameters(): p.grad = None
-
-    def train(self, mode:bool=True):
-        self.training = mode
-        return self
-    def eval(self): return self.train(False)
-
+    def forget(self): self.stack.clear()
     def __repr__(self): return f'{type(self).__name__}()'
+
+# %% ../nbs/04_refactor.ipynb #dbd3ddbf
+@patch
+def zero_grad(self:Module):
+    "Forget the gradients of all parameters."
+    for p in self.parameters(): p.grad = None
+
+@patch
+def train(self:Module, mode:bool=True)->Module: # the module itself
+    "Turn training mode on, or off."
+    self.training = mode
+    return self
+
+@patch
+def eval(self:Module)->Module: # the module itself
+    "Turn training mode off."
+    return self.train(False)
 
 # %% ../nbs/04_refactor.ipynb #6b8f6e31
 class ReLU(Module):
@@ -129,22 +138,30 @@ class Model(Module):
                 grad = self.layers[i].backward(grad, need_inp or i > 0)
             return grad
 
-    @contextmanager
-    def _all_or_nothing(self):
-        "Leave no half of a pass behind: an error inside empties all stacks."
-        try: yield
-        except BaseException:
-            self.forget()
-            raise
-
-    def forget(self):
-        for module in (*self.layers, self.loss): module.forget()
     def parameters(self): return list({id(p): p for layer in self.layers for p in layer.parameters()}.values())
-    def train(self, mode:bool=True):
-        for module in (*self.layers, self.loss): module.train(mode)
-        return super().train(mode)
-
     def __repr__(self): return f'Model({", ".join(map(repr, self.layers))}; {self.loss})'
+
+# %% ../nbs/04_refactor.ipynb #0c8d454d
+@patch
+@contextmanager
+def _all_or_nothing(self:Model):
+    "Leave no half of a pass behind: an error inside empties all stacks."
+    try: yield
+    except BaseException:
+        self.forget()
+        raise
+
+@patch
+def forget(self:Model):
+    "Empty the stacks of all layers and of the loss."
+    for module in (*self.layers, self.loss): module.forget()
+
+@patch
+def train(self:Model, mode:bool=True)->Model: # the model itself
+    "Turn training mode on, or off, in all layers and the loss."
+    for module in (*self.layers, self.loss): module.train(mode)
+    self.training = mode
+    return self
 
 # %% ../nbs/04_refactor.ipynb #33ef7cf4
 @patch

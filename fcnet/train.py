@@ -456,12 +456,12 @@ class ActivationStats(Callback):
         "Draw mean, std and dead share of each layer over the batches, and its histogram, in a new figure."
         if not self.steps: raise ValueError('plot: nothing recorded yet, call fit first')
         stats, n = torch.stack(self.stats), len(self.names)
-        fig = plt.figure(figsize=(8, 2.4 + 1.8*math.ceil(n/3)))
-        top, bottom = fig.subfigures(2, 1, height_ratios=[2.4, 1.8*math.ceil(n/3)])
+        fig = plt.figure(figsize=(8, 2.7 + 1.8*math.ceil(n/3)))
+        top, bottom = fig.subfigures(2, 1, height_ratios=[2.7, 1.8*math.ceil(n/3)])
         for j, (ax, title) in enumerate(zip(top.subplots(1, 3), ('mean', 'std', 'share of dead units'))):
             for i, name in enumerate(self.names): ax.plot(self.steps, stats[:,i,j], label=name)
             ax.set(title=title, xlabel='batch')
-            if j == 1: ax.legend()
+        top.legend(*ax.get_legend_handles_labels(), loc='outside lower center', ncols=max(n, 1))
         axes = bottom.subplots(math.ceil(n/3), min(n, 3), squeeze=False)
         for ax in axes.flat: ax.set_axis_off()
         for i, (ax, name) in enumerate(zip(axes.flat, self.names)):
@@ -469,7 +469,7 @@ class ActivationStats(Callback):
             ax.set_axis_on()
             sides = self.steps[0], self.steps[-1], 0, 10
             ax.imshow(counts, origin='lower', aspect='auto', cmap='Blues', extent=sides)
-            ax.set(title=f'{name}: size of activations', xlabel='batch')
+            ax.set(title=f'{name}: size of activations', xlabel='batch', ylabel='size')
             ax.grid(False)
 
 # %% ../nbs/08_train.ipynb #3c1fca71
