@@ -115,7 +115,7 @@ class MaxNorm(Callback):
 
     @torch.no_grad()
     def after_batch(self, learn):
-        for layer in learn.model.layers:
+        for layer in getattr(learn.model, 'layers', learn.model):
             if isinstance(layer, Linear): self.shrink(layer.w, dim=0)
             elif isinstance(layer, nn.Linear): self.shrink(layer.weight, dim=1)
 

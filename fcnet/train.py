@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,26 +188,23 @@ class Schedule(Callback):
     "Change the learning rate after every batch by a scheduler of PyTorch."
     def __init__(self,
         make:Callable=one_cycle, # `make(opt, n_steps)` returns the scheduler
-    ): self.make, self.scheduler, self.saved = make, None, None
+    ): self.make, self.peaks = make, None
     def before_fit(self, learn):
         groups = learn.opt.param_groups
-        if learn.batch == 0 and learn.epoch == learn.first_epoch: # a new fit
-            self.peaks, self.saved = [g['lr'] for g in groups], None
-        elif self.saved is None: return # goes on with the scheduler it has
-        else: self.peaks = self.saved['peaks']
+        if self.peaks is None: self.peaks = [group['lr'] for group in groups]
         for group, peak in zip(groups, self.peaks): group['lr'] = peak
         self.scheduler = self.make(learn.opt, (learn.n_epochs - learn.first_epoch)*learn.n_batches)
-        if self.saved:
-            self.scheduler.load_state_dict(self.saved['scheduler'])
-            for group, lr in zip(groups, self.scheduler.get_last_lr()): group['lr'] = lr
-            self.saved = None
+        with warnings.catch_warnings(): # it would miss the optimizer's steps
+            warnings.simplefilter('ignore')
+            for _ in range((learn.epoch - learn.first_epoch)*learn.n_batches + learn.batch): self.scheduler.step()
     def after_batch(self, learn):
         if learn.steps_left: self.scheduler.step()
     def after_fit(self, learn):
-        if learn.done:
-            for group, peak in zip(learn.opt.param_groups, self.peaks): group['lr'] = peak
-    def state(self): return self.scheduler and {'peaks': self.peaks, 'scheduler': self.scheduler.state_dict()}
-    def load_state(self, state): self.saved = state
+        if not learn.done: return
+        for group, peak in zip(learn.opt.param_groups, self.peaks): group['lr'] = peak
+        self.peaks = None
+    def state(self): return self.peaks
+    def load_state(self, state): self.peaks = state
 
 # %% ../nbs/08_train.ipynb #107f2d55
 @contextmanager
@@ -287,8 +285,9 @@ def fit(self:Learner,
 )->None:
     "Train. Ctrl-C stops after the current batch; a loss that is not finite raises `FloatingPointError`."
     if epochs is not None:
-        if epochs < 1: raise ValueError(f'fit: epochs is {epochs}, wanted 1 or more')
+        if not isinstance(epochs, int) or epochs < 1: raise ValueError(f'fit: epochs is {epochs}, wanted 1 or more')
         self.first_epoch, self.n_epochs, self.order, self.batch = self.epoch, self.epoch+epochs, None, 0
+    elif self.done: raise ValueError('fit: nothing to go on with, say how many epochs')
     self.stopped = False
     self._call('before_fit')
     with _interrupt_to(self.stop):
@@ -342,7 +341,7 @@ def evaluate(self:Learner,
     "Loss and metrics on any data."
     scores, y = self.predict(x), y.to(self.device)
     loss = self.model.loss.forward if isinstance(self.model, Model) else self.loss
-    return {'loss': loss(scores, y).item(), **{name: f(scores, y) for name, f in self.metrics.items()}}
+    return {'loss': loss(scores, y).item(), **{name: float(f(scores, y)) for name, f in self.metrics.items()}}
 
 # %% ../nbs/08_train.ipynb #e2bc0c19
 class ClipGradients(Callback):
@@ -366,18 +365,26 @@ def state(self:Learner)->tuple: # tensors by name, and JSON values
     for i, values in opt['state'].items():
         for name, value in values.items(): (tensors if isinstance(value, Tensor) else plain)[f'opt.{i}.{name}'] = value
     info = {'epoch': self.epoch, 'first_epoch': self.first_epoch, 'n_epochs': self.n_epochs,
-            'batch': self.batch, 'bs': self.bs,
+            'batch': self.batch, 'bs': self.bs, 'n_train': len(self.data.x_train),
             'opt': type(self.opt).__name__, 'opt_state': plain, 'opt_groups': opt['param_groups'],
             'callbacks': [[type(c).__name__, c.state()] for c in self.callbacks]}
     return tensors, info
+
+# %% ../nbs/08_train.ipynb #c8d6bf00
+@patch
+def _snapshot(self:Learner):
+    "A copy of the state that goes on unchanged while training does."
+    tensors, info = self.state()
+    return {name: t.clone() for name, t in tensors.items()}, json.loads(json.dumps(info))
 
 # %% ../nbs/08_train.ipynb #76d00ea3
 @patch
 def load_state(self:Learner, tensors:dict, info:dict):
     "Put a state back, as from `state`. Model, optimizer and callbacks must be of the same kind (`ValueError`)."
     def part(prefix): return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    mine = {'opt': type(self.opt).__name__, 'bs': self.bs, 'callbacks': [type(c).__name__ for c in self.callbacks]}
-    saved = {'opt': info['opt'], 'bs': info['bs'], 'callbacks': [name for name, _ in info['callbacks']]}
+    mine = {'opt': type(self.opt).__name__, 'bs': self.bs, 'n_train': len(self.data.x_train),
+            'callbacks': [type(c).__name__ for c in self.callbacks]}
+    saved = {**{key: info[key] for key in ('opt', 'bs', 'n_train')}, 'callbacks': [name for name, _ in info['callbacks']]}
     if mine != saved: raise ValueError(f'load_state: the training had {saved}, this one has {mine}')
     try: self.model.load_state_dict(part('model.'))
     except RuntimeError as e: raise ValueError(f'load_state: wrong model: {" ".join(str(e).split())}') from None
@@ -400,10 +407,12 @@ def lr_find(self:Learner,
     n_steps:int=100,  # batches to try
 )->float:             # a suggestion for `lr`
     "Raise the learning rate until the loss explodes, and draw it. Nothing is changed. Smith (2015)."
-    tensors, info = self.state()
-    tensors, info = {name: t.clone() for name, t in tensors.items()}, json.loads(json.dumps(info))
+    if not 0 < low < high or n_steps < 2:
+        raise ValueError(f'lr_find: low {low}, high {high}, n_steps {n_steps}; wanted 0 < low < high and 2 steps or more')
+    tensors, info = self._snapshot()
     lrs, losses = self._try_rates([low*(high/low)**(i/max(n_steps-1, 1)) for i in range(n_steps)])
     self.load_state(tensors, info)
+    if not losses: raise FloatingPointError('the loss is not finite at the lowest learning rate; look for nan in the data')
     suggestion = lrs[losses.index(min(losses))]/10
     fig, ax = plt.subplots()
     ax.plot(lrs, losses)
@@ -433,7 +442,7 @@ def _try_rates(self:Learner, rates):
 class ActivationStats(Callback):
     "Every `every` batches, statistics and histograms of the output of each activation layer."
     def __init__(self,
-        every:int=10, # batches between two looks
+        every:int=10, # batches between two looks, above 0
         n_rows:int=256, # rows of the batch to look at
     ): self.every, self.n_rows, self.steps, self.stats, self.histograms = every, n_rows, [], [], []
 
@@ -443,7 +452,7 @@ class ActivationStats(Callback):
         learn.model.eval() # a look must not count as training
         x, acts, names = learn.x[:self.n_rows], [], []
         with torch.no_grad():
-            for i, layer in enumerate(learn.model.layers):
+            for i, layer in enumerate(getattr(learn.model, 'layers', learn.model)):
                 x = layer.forward(x)
                 if not isinstance(layer, (Linear, nn.Linear)):
                     acts.append(x), names.append(f'{i} {type(layer).__name__}')
@@ -498,12 +507,13 @@ def _checksum(tensors, text):
     return digest.hexdigest()
 
 def save_tensors(
-    path:str|Path, # file to write, `.safetensors` by custom; its JSON goes beside it
+    path:str|Path, # file to write, its name ending in `.safetensors`; the JSON goes beside it
     tensors:dict,  # name -> tensor
     info:dict,     # JSON values
 )->None:
     "Save tensors and values in one file, atomically, and the values once more as JSON beside it."
     path, text = Path(path), json.dumps(info)
+    if path.suffix != '.safetensors': raise ValueError(f'{path}: wanted a name that ends in .safetensors')
     tensors = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
     header = {'fcnet': text, 'sha256': _checksum(tensors, text)}
     atomic_write(path, to_safetensors(tensors, header))
@@ -527,7 +537,7 @@ def load_tensors(
 # %% ../nbs/08_train.ipynb #aaaeae58
 @patch
 def save(self:Learner,
-    path:str|Path, # file to write, `.safetensors` by custom
+    path:str|Path, # file to write, its name ending in `.safetensors`
     **extra,       # JSON values to keep with it
 )->None:
     "Save everything that is needed to go on."
@@ -539,10 +549,12 @@ def load(self:Learner,
     path:str|Path, # a file written by `save`
 )->dict:           # the values that were kept with it
     "Put back a saved state; `fit()` goes on from there. What does not fit this learner raises a `ValueError`."
-    tensors, info = load_tensors(path)
+    (tensors, info), before = load_tensors(path), self._snapshot()
     if 'training' not in info: raise ValueError(f'{path}: holds no training to go on with')
     try: self.load_state(tensors, info.pop('training'))
-    except ValueError as e: raise ValueError(f'{path}: {e}') from None
+    except (ValueError, KeyError) as e:
+        self.load_state(*before)
+        raise ValueError(f'{path}: {e}') from None
     return info
 
 class Checkpoint(Callback):
