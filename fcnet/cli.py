@@ -166,8 +166,9 @@ def fcnet_train(
     "Train a fully connected network on MNIST and write it to a folder, with its history and curves."
     start = perf_counter()
     device = _device(device)
+    if data is not None and Path(data).is_dir(): data = str(Path(data).resolve()) # it may be resumed from elsewhere
     settings = dict(hidden=hidden, model=model, epochs=epochs, bs=bs, lr=lr, opt=opt, dropout=dropout, distort=distort,
-                    seed=seed, data=str(Path(data).resolve()) if data else None)
+                    seed=seed, data=data)
     if resume is not None:
         given = [name for name, value in {**settings, 'out': out}.items() if value != _DEFAULTS.get(name)]
         if given: raise ValueError(f'--resume brings its own settings; leave out --{" --".join(given)}')
