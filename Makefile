@@ -4,15 +4,19 @@ BIN := $(CURDIR)/.venv/bin
 PROJECT := setup.py settings.ini pyproject.toml constraints.txt
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 NOTEBOOKS = $(sort $(wildcard nbs/$(NB)*.ipynb))
+# From npm, into .venv/node_modules: the site's formulas, and the judge of its accessibility
+NPM := katex@0.19.1 axe-core@4.14.1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help train test check notebooks lab
+.PHONY: help train test check notebooks lab docs test-site
 
 help:
 	@echo "make train      learn MNIST with the hand-written network (ARGS='--epochs 3' to pass options)"
 	@echo "make test       check that everything is in step, then run every notebook as a test"
 	@echo "make notebooks  run all notebooks afresh and store their outputs (NB=03 for one)"
 	@echo "make lab        open JupyterLab on the notebooks"
+	@echo "make docs       build the site into _docs/"
+	@echo "make test-site  look at every page of the site in a real browser"
 
 train: .venv/installed
 	@fcnet_train $(ARGS)
@@ -32,6 +36,15 @@ notebooks: .venv/installed-dev
 lab: .venv/installed-dev
 	jupyter lab nbs
 
+docs: .venv/installed-site nbs/playground/network.safetensors
+	python tools/docs.py
+
+test-site: .venv/installed-site
+	python -m pytest -q tools/test_site.py
+
+nbs/playground/network.safetensors: tools/playground.py .venv/installed-site
+	TQDM_DISABLE=1 python tools/playground.py
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -42,3 +55,9 @@ lab: .venv/installed-dev
 .venv/installed-dev: $(PROJECT) | .venv/bin/python
 	$(INSTALL) -e '.[dev]'
 	@touch $@ .venv/installed
+
+.venv/installed-site: .venv/installed-dev
+	@command -v npm >/dev/null || { echo "make docs needs npm (Node.js), which brings KaTeX"; exit 1; }
+	$(INSTALL) -e '.[dev,site]'
+	npm install --prefix .venv --no-save --no-package-lock --no-audit --no-fund --loglevel=error $(NPM)
+	@touch $@

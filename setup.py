@@ -24,6 +24,7 @@ setup(
     python_requires=f'>={cfg["min_python"]}',
     packages=['fcnet'], include_package_data=False, package_data={'fcnet': ['mnist/*', '*.mplstyle']},
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split()},
-    entry_points={'console_scripts': cfg['console_scripts'].split()},
+    extras_require={'dev': cfg['dev_requirements'].split(), 'site': cfg['site_requirements'].split()},
+    entry_points={'console_scripts': cfg['console_scripts'].split(),
+                  'nbdev': ['fcnet=fcnet._modidx:d']},  # names in back-ticks become links on the site
 )
