@@ -40,7 +40,9 @@ docs: .venv/installed-site nbs/playground/network.safetensors
 	python tools/docs.py
 
 test-site: .venv/installed-site
-	python -m pytest -q tools/test_site.py
+	@[ -n "$$(which chromium chromium-browser google-chrome)" ] || [ "$$(id -u)" != 0 ] || \
+		{ apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null
+	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tools/test_site.py
 
 nbs/playground/network.safetensors: tools/playground.py .venv/installed-site
 	TQDM_DISABLE=1 python tools/playground.py

@@ -1,5 +1,9 @@
-"Fail, naming the files, unless the notebooks are clean and fcnet/ and README.md are what they give."
+"""Fail, naming the files, unless the notebooks are clean, fcnet/ and README.md are what they give, every lesson can
+install itself on Colab, and all addresses of the project are those of settings.ini."""
+import configparser
 import filecmp
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +15,27 @@ def generated(root):
     found = [*root.glob('nbs/*.ipynb'), *root.glob('fcnet/*.py'), root/'README.md']
     return {p.relative_to(root) for p in found if p.exists()}
 
+COLAB = """#| hide
+#| eval: false
+# On Colab, install fcnet first
+if 'google.colab' in str(get_ipython()):
+    %pip install -q git+{git_url}"""
+
+def astray(root):
+    "Lessons whose second cell is not COLAB, and files under nbs/ with an address of another owner of the repository."
+    parser = configparser.ConfigParser(delimiters=['='])
+    parser.read(root/'settings.ini', encoding='utf-8')
+    cfg = parser['DEFAULT']
+    for path in sorted(root.glob('nbs/[0-9]*.ipynb')):
+        second = ''.join(json.loads(path.read_text(encoding='utf-8'))['cells'][1]['source'])
+        if second != COLAB.format(git_url=cfg['git_url']): yield f'{path.name}: its second cell does not install fcnet on Colab'
+    for path in [*sorted(root.glob('nbs/*.ipynb')), root/'nbs'/'_quarto.yml']:
+        owners = re.findall(rf'(?:github\.com/|//)([\w-]+)(?:\.github\.io)?/{cfg["repo"]}\b', path.read_text(encoding='utf-8'))
+        if wrong := set(owners) - {cfg['user']}: yield f'{path.name}: an address of {", ".join(wrong)}, wanted {cfg["user"]}'
+
 def main():
     here = Path(__file__).resolve().parent.parent
+    if found := list(astray(here)): sys.exit('\n'.join(found))
     with TemporaryDirectory() as tmp:
         fresh = Path(tmp).resolve()/here.name
         for folder in ('nbs', 'tools'):

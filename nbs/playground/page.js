@@ -195,14 +195,15 @@ function listen() {
     before = null;
     show();
   });
-  let dark = document.documentElement.classList.contains('quarto-dark');
-  new MutationObserver(() => { // the theme changed: ink and paper swap
-    if (dark === (dark = document.documentElement.classList.contains('quarto-dark'))) return;
+  let color = getComputedStyle(pad).color;
+  const theme = new MutationObserver(() => { // ink and paper swap
+    if (color === (color = getComputedStyle(pad).color)) return;
     const image = pen.getImageData(0, 0, pad.width, pad.height), { ink } = colors();
     for (let i = 0; i < image.data.length; i += 4) image.data.set(ink, i);
     pen.putImageData(image, 0, 0);
     show();
-  }).observe(document.documentElement, { attributes: true });
+  });
+  for (const place of [document.documentElement, document.body]) theme.observe(place, { attributes: true });
 }
 
 function furnish() {
