@@ -21,7 +21,7 @@ from smalldocs import config, layout, site
 
 KATEX = Path(sys.prefix)/'node_modules'/'katex'/'dist'
 KATEX_FILES = ('katex.min.css', 'katex.min.js', 'contrib/auto-render.min.js', 'fonts/*.woff2')
-SHOW_DOC = re.compile(r'---\n\n(\[source\].*)\n\n(### (?:\w+\.)?(\w+))\n')
+SHOW_DOC = re.compile(r'---\n\n(?P<source>\[source\].*#L(?P<line>\d+).*)\n\n(?P<heading>### (?:\w+\.)?(?P<name>\w+))\n')
 COLAB = 'https://colab.research.google.com/github/{user}/{repo}/blob/{branch}/nbs/{name}'
 
 def shown_doc(cell):
@@ -38,11 +38,11 @@ def tidy(path):
     for i, cell in enumerate(nb.cells):
         if not cell.source.startswith('#| code-fold: show'): continue
         defined = re.findall(r'^(?:def|class) (\w+)', cell.source, re.M)
-        shown = [(m := shown_doc(c)) and m[3] in defined for c in nb.cells]
+        shown = [(m := shown_doc(c)) and m['name'] in defined for c in nb.cells]
         start = next(j for j in range(i, -1, -1) if j == 0 or not shown[j-1])
         stop = next(j for j in range(i+1, len(shown)+1) if j == len(shown) or not shown[j])
-        docs = nb.cells[start:i] + nb.cells[i+1:stop]
-        for c in docs: c.outputs[0].data['text/markdown'] = '{}\n\n{}'.format(*shown_doc(c).groups()[:2])
+        docs = sorted(nb.cells[start:i] + nb.cells[i+1:stop], key=lambda c: int(shown_doc(c)['line']))
+        for c in docs: c.outputs[0].data['text/markdown'] = '{source}\n\n{heading}'.format_map(shown_doc(c).groupdict())
         nb.cells[start:stop] = [*docs, cell]
     nbformat.write(nb, path)
 
