@@ -42,7 +42,7 @@ docs: .venv/installed-site nbs/playground/network.safetensors
 test-site: .venv/installed-site
 	@[ -n "$$(which chromium chromium-browser google-chrome)" ] || [ "$$(id -u)" != 0 ] || \
 		{ apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null
-	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tools/test_site.py
+	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tools
 
 nbs/playground/network.safetensors: tools/playground.py .venv/installed-site
 	TQDM_DISABLE=1 python tools/playground.py

@@ -121,7 +121,7 @@ def show_confusion(
     ax.imshow(off.cpu().numpy(), cmap='Oranges')
     for i in range(n):
         for j in range(n):
-            color = '0.6' if i == j else 'white' if off[i, j] > 0.6*off.max() else '0.1'
+            color = '0.45' if i == j else 'white' if off[i, j] > 0.6*off.max() else '0.1'
             ax.text(j, i, counts[i, j].item(), ha='center', va='center', fontsize=7.5, color=color)
     ax.set(xticks=range(n), yticks=range(n), xlabel='taken for', ylabel='true class', title='Confusion matrix')
     ax.grid(False)

@@ -1,5 +1,5 @@
 """Fail, naming the files, unless the notebooks are clean, fcnet/ and README.md are what they give, every lesson can
-install itself on Colab, and all addresses of the project are those of settings.ini."""
+install itself on Colab and stores no errors, and the addresses of the project are those of settings.ini."""
 import configparser
 import filecmp
 import json
@@ -22,15 +22,20 @@ if 'google.colab' in str(get_ipython()):
     %pip install -q git+{git_url}"""
 
 def astray(root):
-    "Lessons whose second cell is not COLAB, and files under nbs/ with an address of another owner of the repository."
+    "Lessons that cannot install themselves on Colab or show what they should not; files with an address of another owner."
     parser = configparser.ConfigParser(delimiters=['='])
     parser.read(root/'settings.ini', encoding='utf-8')
     cfg = parser['DEFAULT']
     for path in sorted(root.glob('nbs/[0-9]*.ipynb')):
-        second = ''.join(json.loads(path.read_text(encoding='utf-8'))['cells'][1]['source'])
+        cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+        second = ''.join(cells[1]['source'])
         if second != COLAB.format(git_url=cfg['git_url']): yield f'{path.name}: its second cell does not install fcnet on Colab'
+        outputs = [out for cell in cells for out in cell.get('outputs', [])]
+        if any(out['output_type'] == 'error' for out in outputs): yield f'{path.name}: a stored output is an error'
+        if any(line.startswith(':::') for cell in cells if cell['cell_type'] == 'markdown' for line in cell['source']):
+            yield f'{path.name}: a line starts with :::, which only Quarto understands'
     for path in [*sorted(root.glob('nbs/*.ipynb')), root/'nbs'/'_quarto.yml']:
-        owners = re.findall(rf'(?:github\.com/|//)([\w-]+)(?:\.github\.io)?/{cfg["repo"]}\b', path.read_text(encoding='utf-8'))
+        owners = re.findall(rf'(?:github(?:\.com)?/|//)([\w-]+)(?:\.github\.io)?/{cfg["repo"]}\b', path.read_text(encoding='utf-8'))
         if wrong := set(owners) - {cfg['user']}: yield f'{path.name}: an address of {", ".join(wrong)}, wanted {cfg["user"]}'
 
 def main():

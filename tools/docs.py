@@ -4,10 +4,12 @@ nbdev turns nbs/ into _proc/: names in back-ticks become links, exported functio
 smalldocs lays _proc/ out as Quarto would, by the same _quarto.yml. What stands here joins the two: nbdev's
 `output-file` names, its links to the published site, KaTeX from the site itself, and one look at every page.
 """
+import json
 import os
 import re
 import shutil
 import sys
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
@@ -29,21 +31,30 @@ def shown_doc(cell):
     outputs = cell.get('outputs', [])
     return SHOW_DOC.match(outputs[0].get('data', {}).get('text/markdown', '')) if len(outputs) == 1 else None
 
+def is_source(cell): return cell.source.startswith('#| code-fold: show') # as nbdev marks the source of an export
+
 def tidy(path):
     "Link a lesson to Colab. Where it shows the source of an export, keep of nbdev's signature the anchor and source link."
-    nb = nbformat.read(path, as_version=4)
+    nb, cells = nbformat.read(path, as_version=4), []
+    for exported, group in groupby(nb.cells, key=lambda c: bool(is_source(c) or shown_doc(c))):
+        if not exported:
+            cells += group
+            continue
+        group = list(group)
+        docs = sorted(filter(shown_doc, group), key=lambda c: int(shown_doc(c)['line']))
+        for cell in filter(is_source, group):
+            for name in re.findall(r'^(?:def|class) (\w+)', cell.source, re.M):
+                doc = next((d for d in docs if shown_doc(d)['name'] == name), None)
+                if doc is None: continue # a private name
+                docs.remove(doc)
+                doc.outputs[0].data['text/markdown'] = '{source}\n\n{heading}'.format_map(shown_doc(doc).groupdict())
+                cells.append(doc)
+            cells.append(cell)
+        cells += docs
     if path.name[0].isdigit():
         link = COLAB.format(name=path.name, **{k: get_config()[k] for k in ('user', 'repo', 'branch')})
-        nb.cells.insert(1, new_markdown_cell(f'::: {{.lesson-links}}\n[Open in Colab]({link})\n:::'))
-    for i, cell in enumerate(nb.cells):
-        if not cell.source.startswith('#| code-fold: show'): continue
-        defined = re.findall(r'^(?:def|class) (\w+)', cell.source, re.M)
-        shown = [(m := shown_doc(c)) and m['name'] in defined for c in nb.cells]
-        start = next(j for j in range(i, -1, -1) if j == 0 or not shown[j-1])
-        stop = next(j for j in range(i+1, len(shown)+1) if j == len(shown) or not shown[j])
-        docs = sorted(nb.cells[start:i] + nb.cells[i+1:stop], key=lambda c: int(shown_doc(c)['line']))
-        for c in docs: c.outputs[0].data['text/markdown'] = '{source}\n\n{heading}'.format_map(shown_doc(c).groupdict())
-        nb.cells[start:stop] = [*docs, cell]
+        cells.insert(1, new_markdown_cell(f'::: {{.lesson-links}}\n[Open in Colab]({link})\n:::'))
+    nb.cells = cells
     nbformat.write(nb, path)
 
 class Site(site.Site):
@@ -76,6 +87,9 @@ def build(proc, out):
     for page in out.glob('*.html'): # code that scrolls can be reached by keyboard; icons in named links are silent
         text = page.read_text().replace('<pre', '<pre tabindex="0"').replace('role="img"></i>', 'aria-hidden="true"></i>')
         page.write_text(text)
+    search = out/'search.json' # nbdev's link to the source is not text to be found
+    entries = [e | {'text': re.sub(r'^source\b ?', '', e['text'])} for e in json.loads(search.read_text())]
+    search.write_text(json.dumps(entries, ensure_ascii=False))
     return built.warnings
 
 def faults(out):
@@ -102,7 +116,7 @@ def main():
     root = Path(__file__).resolve().parent.parent
     os.chdir(root)
     if not KATEX.is_dir(): sys.exit('KaTeX is missing. Run: make docs')
-    os.environ['PYTHONWARNINGS'] = 'error::UserWarning' # for the processes that nbdev starts
+    os.environ['PYTHONWARNINGS'] = 'error::UserWarning,error::SyntaxWarning' # for the processes that nbdev starts
     refresh_quarto_yml()
     proc = proc_nbs(n_workers=2, force=True)
     for path in sorted(proc.glob('*.ipynb')): tidy(path)

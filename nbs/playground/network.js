@@ -79,7 +79,7 @@ export function digitFromInk(ink, width) {
   const top = least(rows), left = least(cols), h = most(rows) - top + 1, w = most(cols) - left + 1;
   const scale = Math.max(h, w) / 20, sh = Math.max(1, Math.round(h / scale)), sw = Math.max(1, Math.round(w / scale));
   const span = (i, side, n) => { // the rows or columns that make up row or column i of n
-    const start = Math.round(i * side / n);
+    const start = Math.min(Math.round(i * side / n), side - 1);
     return [start, Math.max(start + 1, Math.round((i + 1) * side / n))];
   };
   const small = new Float64Array(sh * sw);
@@ -100,7 +100,7 @@ export function digitFromInk(ink, width) {
 
 // ---- the file: safetensors, with weights as 16-bit floats
 
-const half = bits => { // sign, 5 bits of exponent, 10 of fraction
+export const half = bits => { // sign, 5 bits of exponent, 10 of fraction
   const exponent = bits >> 10 & 31, fraction = bits & 1023;
   return (bits & 0x8000 ? -1 : 1) * (exponent ? 2**(exponent - 25) * (1024 + fraction) : 2**-24 * fraction);
 };

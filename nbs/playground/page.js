@@ -3,18 +3,21 @@ import { readTensors, networkFrom, normalize, digitFromInk, forward, backward, s
 
 const $ = id => document.getElementById(id);
 const pad = $('pad'), pen = pad.getContext('2d', { willReadFrequently: true });
-const DIGITS = [...Array(10).keys()];
+const largestAt = values => values.reduce((best, v, i) => v > values[best] ? i : best, 0);
 const percent = p => `${(100 * p).toFixed(p > 0.9995 || p < 0.0005 ? 0 : 1)}%`;
 
-let tensors, info, labels, network; // the file's, and the network with the steps taken
-let pixels = null;          // 784 in [0, 1), null for an empty pad
-let digit = null;           // the true one, null if nobody said
-let printed = false;        // is an example on the pad?
+let tensors, info, labels, network; // the file's; and the network with the steps taken
+let pixels = null;            // 784 in [0, 1), null for an empty pad
+let printed = false;          // is an example on the pad?
+let digit = null;             // the true one, null if nobody said
 let steps = 0, before = null; // probabilities and loss before the last step
+
+const example = k => Float64Array.from(tensors.examples.slice(784*k, 784*(k + 1)), v => v / 256);
+const input = values => normalize(values, info.mean, info.std);
 
 // ---- pictures of numbers
 
-const colors = () => {
+function colors() {
   const rgb = color => { // any CSS color, as three numbers
     const dot = new OffscreenCanvas(1, 1).getContext('2d');
     dot.fillStyle = color;
@@ -23,49 +26,71 @@ const colors = () => {
   };
   const style = getComputedStyle($('playground'));
   return { ink: rgb(style.color), positive: rgb(style.getPropertyValue('--positive')), negative: rgb(style.getPropertyValue('--negative')) };
-};
+}
 
-// Values row after row, one pixel each: opaque for the largest, transparent for 0. Numbers with a sign are orange or
-// blue, as strong as the root of their size, so that small ones show; without, in ink.
+// Values row after row, one pixel each: opaque for the one largest in size, which is returned, transparent for 0.
+// With `sign` they are red or blue, as strong as the root of their size, so that small ones show; without, in ink.
 function paint(canvas, values, columns, { ink, positive, negative }, sign = true) {
   canvas.width = columns;
   canvas.height = values.length / columns;
-  const largest = values.reduce((m, v) => Math.max(m, Math.abs(v)), 0) || 1;
-  const image = new ImageData(columns, canvas.height);
-  values.forEach((v, i) => image.data.set(sign ? [...(v > 0 ? positive : negative), 255 * Math.sqrt(Math.abs(v) / largest)] : [...ink, 255 * v / largest], 4*i));
+  const largest = values[largestAt(values.map(Math.abs))], image = new ImageData(columns, canvas.height);
+  values.forEach((v, i) => {
+    const size = largest ? v / largest : 0;
+    image.data.set(sign ? [...(v > 0 ? positive : negative), 255 * Math.sqrt(Math.abs(size))] : [...ink, 255 * size], 4*i);
+  });
   canvas.getContext('2d').putImageData(image, 0, 0);
   return largest;
 }
 
 // The columns of a matrix (784, n), each as a tile of 28x28, eight tiles a row with a gap between them
+const TILED = 8*29 - 1;
 function tiles(w, n) {
-  const columns = 8*29 - 1, out = new Float64Array(columns * (Math.ceil(n / 8)*29 - 1));
+  const out = new Float64Array(TILED * (Math.ceil(n / 8)*29 - 1));
   w.forEach((v, k) => {
     const pixel = Math.floor(k / n), unit = k % n;
-    out[(Math.floor(unit / 8)*29 + Math.floor(pixel / 28)) * columns + unit % 8 * 29 + pixel % 28] = v;
+    out[(Math.floor(unit / 8)*29 + Math.floor(pixel / 28)) * TILED + unit % 8 * 29 + pixel % 28] = v;
   });
-  return [out, columns];
+  return out;
 }
 
-// One picture with its caption in `place`, made when first asked for
-function picture(place, id, label, scale, values, columns, palette) {
+// What the cells of a picture are called
+const cell = columns => i => `row ${Math.floor(i / columns)}, column ${i % columns}`;
+const tile = i => {
+  const y = Math.floor(i / TILED), x = i % TILED;
+  return `unit ${Math.floor(y / 29)*8 + Math.floor(x / 29)}, pixel row ${y % 29}, column ${x % 29}`;
+};
+
+// A picture with its caption in `place`, made when first asked for; without values it keeps its room
+function picture(place, id, { label, values, columns, name = cell(columns), scale = 0 }, palette) {
   let figure = $(id);
   if (!figure) {
     figure = document.createElement('figure');
     figure.id = id;
     figure.innerHTML = '<canvas role="img"></canvas><figcaption></figcaption>';
+    if (scale) figure.style.width = `${Math.max(columns * scale, 125)}px`;
+    if (scale) figure.firstChild.style.width = `${columns * scale}px`;
     $(place).append(figure);
   }
-  const canvas = figure.firstChild;
-  const largest = values ? paint(canvas, values, columns, palette) : 0;
-  figure.hidden = !values;
+  const [canvas, caption] = figure.children;
+  figure.style.visibility = values ? 'visible' : 'hidden';
+  if (!values) return;
+  const largest = paint(canvas, values, columns, palette);
+  const summary = `${label}. Largest: ${largest.toPrecision(3)}`;
   canvas.setAttribute('aria-label', label);
-  if (scale) canvas.style.width = `${columns * scale}px`;
-  if (scale) figure.style.width = `${Math.max(columns * scale, 125)}px`;
-  figure.lastChild.textContent = `${label}. Largest: ${largest.toPrecision(3)}`;
+  caption.textContent = summary;
+  canvas.onpointermove = event => {
+    const box = canvas.getBoundingClientRect(), rows = values.length / columns;
+    const at = (side, from, size, n) => Math.min(Math.max(Math.floor((side - from) / size * n), 0), n - 1);
+    const i = at(event.clientY, box.top, box.height, rows) * columns + at(event.clientX, box.left, box.width, columns);
+    caption.textContent = `${name(i)}: ${values[i].toPrecision(3)}`;
+  };
+  canvas.onpointerleave = () => { caption.textContent = summary; };
 }
 
 // ---- the page
+
+const examplesRight = () => // how many of the examples the network reads rightly now
+  labels.filter((label, k) => largestAt(forward(network, input(example(k))).scores) === label).length;
 
 function showBars(probabilities) {
   [...$('bars').children].forEach((row, i) => {
@@ -78,56 +103,51 @@ function showBars(probabilities) {
   });
 }
 
-function examplesRight() { // how many of the examples the network reads rightly now
-  return labels.filter((label, k) => {
-    const { scores } = forward(network, input(example(k)));
-    return scores.indexOf(Math.max(...scores)) === label;
-  }).length;
+function showProgress(loss) {
+  const text = [];
+  if (loss !== null && before) text.push(`Loss ${before.loss.toPrecision(3)} before the step, ${loss.toPrecision(3)} after it.`);
+  else if (loss !== null) text.push(`Loss ${loss.toPrecision(3)}.`);
+  else if (pixels) text.push('Choose the true digit to see the loss and the gradients.');
+  if (steps) text.push(steps === 1 ? '1 step taken.' : `${steps} steps taken.`);
+  text.push(`The network reads ${examplesRight()} of the ${labels.length} examples rightly.`);
+  $('progress').textContent = text.join(' ');
 }
 
-const example = k => Float64Array.from(tensors.examples.slice(784*k, 784*(k + 1)), v => v / 256);
-const input = values => normalize(values, info.mean, info.std);
-
-function showProgress(loss) {
-  const taken = steps === 1 ? '1 step taken' : `${steps} steps taken`;
-  const right = steps ? ` ${taken}; of the ${labels.length} examples, ${examplesRight()} are read rightly now.` : '';
-  if (loss === null) $('progress').textContent = (pixels ? 'Choose the true digit to see the loss and the gradients.' : 'Draw a digit, or take an example.') + right;
-  else $('progress').textContent = (before ? `Loss ${before.loss.toPrecision(3)} before the step, ${loss.toPrecision(3)} after it.` : `Loss ${loss.toPrecision(3)}.`) + right;
+function showPictures(pass, grads) {
+  const palette = colors();
+  paint($('seen'), pixels || new Float64Array(784), 28, palette, false);
+  network.slice(1).forEach((layer, k) => {
+    const label = `Layer ${k + 1}: ${layer.w.length / layer.b.length} activations`, values = pass && pass.inps[k + 1];
+    picture('activations', `activations-${k}`, { label, values, columns: 8, name: i => `unit ${i}`, scale: 22 }, palette);
+  });
+  const scores = { label: 'The ten scores, for 0 to 9', values: pass && pass.scores, columns: 10, name: i => `digit ${i}`, scale: 22 };
+  picture('activations', 'scores', scores, palette);
+  network.forEach(({ w, b }, k) => {
+    const n = b.length, gradient = grads && grads.layers[k].w;
+    const [place, drawn, how] = k ? ['matrices', v => v, { columns: n, scale: 4 }]
+                                  : ['features', v => v && tiles(v, n), { columns: TILED, name: tile }];
+    picture(place, `weights-${k}`, { label: `Weights of layer ${k + 1}, ${w.length / n}×${n}`, values: drawn(w), ...how }, palette);
+    picture(place, `gradient-${k}`, { label: 'Their gradient', values: drawn(gradient), ...how }, palette);
+  });
+  const back = { label: 'Gradient of the loss for the 784 inputs', values: grads && grads.inp, columns: 28, scale: 7 };
+  picture('pixels', 'input-gradient', back, palette);
 }
 
 function show() {
-  const palette = colors();
   const pass = pixels && forward(network, input(pixels));
-  const probabilities = pass && softmax(pass.scores);
-  const loss = pass && digit !== null ? crossEntropy(pass.scores, digit) : null;
-  const grads = loss === null ? null : backward(network, pass, digit);
-  paint($('seen'), pixels || new Float64Array(784), 28, palette, false);
-  const best = probabilities && probabilities.indexOf(Math.max(...probabilities));
-  $('verdict').textContent = pass ? `The network reads: ${best}` : '';
-  showBars(probabilities);
-  showProgress(loss);
-  $('step').disabled = loss === null;
+  const known = pass && digit !== null;
+  document.querySelector('.draw').classList.toggle('empty', !pixels);
+  $('verdict').textContent = pass ? `The network reads: ${largestAt(pass.scores)}` : 'Draw a digit'; // short: the pad must not move while one draws
+  showBars(pass && softmax(pass.scores));
+  showProgress(known ? crossEntropy(pass.scores, digit) : null);
+  showPictures(pass, known ? backward(network, pass, digit) : null);
+  $('step').disabled = !known;
   $('reset').disabled = !steps;
-  network.slice(1).forEach((layer, k) => {
-    const values = pass && pass.inps[k + 1];
-    picture('activations', `activations-${k}`, `Layer ${k + 1}: ${layer.w.length / layer.b.length} activations`, 22, values, 8, palette);
-  });
-  picture('activations', 'scores', 'The ten scores, for 0 to 9', 22, pass && pass.scores, 10, palette);
-  network.forEach(({ w, b }, k) => {
-    const n = b.length, drawn = values => k ? [values, n] : tiles(values, n);
-    const [place, scale] = k ? ['matrices', 4] : ['features', 0];
-    picture(place, `weights-${k}`, `Weights of layer ${k + 1}, ${w.length / n}×${n}`, scale, ...drawn(w), palette);
-    picture(place, `gradient-${k}`, 'Their gradient', scale, ...(grads ? drawn(grads.layers[k].w) : [null, n]), palette);
-  });
-  picture('pixels', 'input-gradient', 'Gradient of the loss with respect to the 784 inputs', 7, grads && grads.inp, 28, palette);
 }
 
-function take(values, label) { // show `values` on the pad and to the network
-  pixels = values;
-  digit = label;
-  printed = values !== null;
-  before = null;
-  document.querySelectorAll('#truth input').forEach(radio => { radio.checked = Number(radio.value) === digit; });
+function take(values, label) { // put an example and its label on the board, or with null nothing
+  [pixels, digit, before, printed] = [values, label, null, values !== null];
+  document.querySelectorAll('#truth input').forEach(radio => { radio.checked = Number(radio.value) === digit && digit !== null; });
   pen.clearRect(0, 0, pad.width, pad.height);
   if (values) {
     const small = new OffscreenCanvas(28, 28);
@@ -138,10 +158,10 @@ function take(values, label) { // show `values` on the pad and to the network
   show();
 }
 
-// ---- drawing
+// ---- drawing, with one pointer at a time
 
 let queued = false;
-function redraw() { // at most once a frame
+function read() { // what is on the pad, at most once a frame
   if (queued) return;
   queued = true;
   requestAnimationFrame(() => {
@@ -153,34 +173,34 @@ function redraw() { // at most once a frame
   });
 }
 
-let last = null;
-const position = event => {
-  const box = pad.getBoundingClientRect();
-  return [(event.clientX - box.left) * pad.width / box.width, (event.clientY - box.top) * pad.height / box.height];
-};
+let stroke = null; // the pointer that draws, and where it was last
 function draw(event) {
-  if (!last) return;
-  const next = position(event);
+  if (!stroke || event.pointerId !== stroke.pointer) return;
+  if (printed) take(null, null); // a new digit on an empty pad
+  const box = pad.getBoundingClientRect();
+  const to = [(event.clientX - box.left) * pad.width / box.width, (event.clientY - box.top) * pad.height / box.height];
   Object.assign(pen, { lineWidth: 22, lineCap: 'round', lineJoin: 'round', strokeStyle: getComputedStyle(pad).color });
   pen.beginPath();
-  pen.moveTo(...last);
-  pen.lineTo(...next);
+  pen.moveTo(...(stroke.at || to));
+  pen.lineTo(...to);
   pen.stroke();
-  last = next;
-  redraw();
+  stroke.at = to;
+  read();
 }
 
 // ---- start
 
 function listen() {
   pad.addEventListener('pointerdown', event => {
-    if (printed) take(null, null); // a new digit on an empty pad
+    if (stroke || event.button !== 0) return;
     pad.setPointerCapture(event.pointerId);
-    last = position(event);
-    draw(event);
+    stroke = { pointer: event.pointerId, at: null };
+    if (!printed) draw(event); // a tap on an example leaves it there
   });
   pad.addEventListener('pointermove', draw);
-  for (const end of ['pointerup', 'pointercancel']) pad.addEventListener(end, () => { last = null; });
+  for (const end of ['pointerup', 'pointercancel']) {
+    pad.addEventListener(end, event => { if (stroke && event.pointerId === stroke.pointer) stroke = null; });
+  }
   $('clear').addEventListener('click', () => take(null, null));
   $('step').addEventListener('click', () => {
     const pass = forward(network, input(pixels));
@@ -190,9 +210,7 @@ function listen() {
     show();
   });
   $('reset').addEventListener('click', () => {
-    network = networkFrom(tensors);
-    steps = 0;
-    before = null;
+    [network, steps, before] = [networkFrom(tensors), 0, null];
     show();
   });
   let color = getComputedStyle(pad).color;
@@ -216,12 +234,11 @@ function furnish() {
     paint(button.firstChild, example(k), 28, { ink: [138, 138, 133] }, false);
     $(k < 10 ? 'examples' : 'misread').append(button);
   });
-  for (const d of DIGITS) {
-    const label = document.createElement('label');
-    label.innerHTML = `<input type="radio" name="truth" value="${d}"><span>${d}</span>`;
-    label.firstChild.addEventListener('change', () => { digit = d; before = null; show(); });
-    $('truth').append(label);
-    const row = document.createElement('li');
+  for (let d = 0; d < 10; d++) {
+    const choice = document.createElement('label'), row = document.createElement('li');
+    choice.innerHTML = `<input type="radio" name="truth" value="${d}"><span>${d}</span>`;
+    choice.firstChild.addEventListener('change', () => { [digit, before] = [d, null]; show(); });
+    $('truth').append(choice);
     row.innerHTML = `<span>${d}</span><span class="track"><span class="bar"></span><span class="before" hidden></span></span><span class="share"></span>`;
     $('bars').append(row);
   }
@@ -234,13 +251,13 @@ try {
   ({ tensors, info } = readTensors(buffer));
   labels = [...tensors.labels];
   network = networkFrom(tensors);
-  const count = network.reduce((s, { w, b }) => s + w.length + b.length, 0);
-  $('about').textContent = `The network has layers of ${JSON.parse(info.sizes).join(', ')} units: ${count.toLocaleString('en-US')} numbers of 16 bits, ` +
-    `${Math.round(buffer.byteLength / 1000)} kB with the examples. It reads ${(100 * info.accuracy).toFixed(2)}% of the 10,000 validation digits rightly; ` +
-    `before its weights were rounded to 16 bits it was ${(100 * info.exact).toFixed(2)}%. The examples are the first of each kind among those, and the first five that it misreads.`;
+  const count = network.reduce((s, { w, b }) => s + w.length + b.length, 0).toLocaleString('en-US');
+  $('about').textContent = `The network has layers of ${JSON.parse(info.sizes).join(', ')} units: ${count} weights and biases, each rounded to 16 bits, ` +
+    `${Math.round(buffer.byteLength / 1000)} kB with the examples. It reads ${(100 * info.accuracy).toFixed(2)}% of the 10,000 validation digits rightly ` +
+    `(${(100 * info.exact).toFixed(2)}% before rounding). The examples are the first of each kind among those, and the first five that it misreads.`;
   furnish();
   listen();
-  take(example(3), 3);
+  take(example(10), labels[10]);
 } catch (error) {
   $('trouble').hidden = false;
   $('trouble').textContent = `The network could not be loaded. ${error.message}`;

@@ -1,0 +1,74 @@
+"A server for the built site (make docs), a real browser, and pages that remember what went wrong."
+import functools
+import http.server
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT/'_docs'
+AXE = Path(sys.prefix)/'node_modules'/'axe-core'/'axe.min.js'
+QUIET = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+         '--disable-component-update', '--disable-sync']
+VIEWS = {'light': ('light', 1280, 900), 'dark': ('dark', 1280, 900), 'phone': ('light', 360, 740)} # theme and size
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    "Serves the site, and what a test puts into `extra` under its path."
+    extra = {}
+    def do_GET(self):
+        body = self.extra.get(self.path)
+        if body is None: return super().do_GET()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args): pass
+
+@pytest.fixture(scope='session')
+def address():
+    if not (DOCS/'index.html').exists(): pytest.exit('there is no site in _docs; run: make docs', 1)
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Handler, directory=DOCS)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}/'
+        server.shutdown()
+
+@pytest.fixture
+def serve():
+    "`serve(path, body)`: the bytes that the page gets from this path, for one test."
+    yield lambda path, body: Handler.extra.update({path: body})
+    Handler.extra.clear()
+
+@pytest.fixture(scope='session')
+def browser():
+    found = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+    with sync_playwright() as playwright:
+        how = {'executable_path': found} if found else {'channel': 'chrome'} # macOS keeps Chrome off the path
+        try: browser = playwright.chromium.launch(args=QUIET, **how)
+        except Exception as e: pytest.exit(f'the browser did not start; install Chromium (apt-get install chromium). {e}', 1)
+        yield browser
+        browser.close()
+
+@pytest.fixture
+def visit(browser, address):
+    "`visit(page, view)` opens a page; at the end of the test nothing may have failed or been asked of another host."
+    contexts, wrong = [], []
+    def visit(name, view='light'):
+        scheme, width, height = VIEWS[view]
+        contexts.append(browser.new_context(viewport={'width': width, 'height': height}, color_scheme=scheme,
+                                            reduced_motion='reduce'))
+        page = contexts[-1].new_page()
+        page.on('console', lambda m: m.type in ('error', 'warning') and wrong.append(f'{name}: {m.text}'))
+        page.on('pageerror', lambda e: wrong.append(f'{name}: {e}'))
+        page.on('requestfailed', lambda r: wrong.append(f'{name}: failed {r.url}'))
+        page.on('request', lambda r: r.url.startswith((address, 'data:', 'blob:')) or wrong.append(f'{name}: asks {r.url}'))
+        page.goto(address + name)
+        if name == 'playground.html': page.wait_for_function('document.getElementById("verdict").textContent')
+        return page
+    visit.wrong = wrong
+    yield visit
+    for context in contexts: context.close()
+    assert not wrong, '\n'.join(wrong)
