@@ -59,7 +59,7 @@ def visit(browser, address):
     def visit(name, view='light'):
         scheme, width, height = VIEWS[view]
         contexts.append(browser.new_context(viewport={'width': width, 'height': height}, color_scheme=scheme,
-                                            reduced_motion='reduce'))
+                                            reduced_motion='reduce', has_touch=view == 'phone'))
         page = contexts[-1].new_page()
         page.on('console', lambda m: m.type in ('error', 'warning') and wrong.append(f'{name}: {m.text}'))
         page.on('pageerror', lambda e: wrong.append(f'{name}: {e}'))

@@ -71,26 +71,31 @@ class Site(site.Site):
         return super().resolve(href.removeprefix(self.project.website['site-url'] + '/'), page, record)
 
 def build(proc, out):
-    "Lay out `proc` into `out`, with KaTeX and without fonts from other hosts; the warnings."
+    "Lay out `proc` into `out`; the warnings."
     project = config.load(proc)
     project.config['project']['output-dir'] = str(out)
     config.PAGE_KEYS.add('output-file')
     layout.KATEX = 'site_libs/katex'
     built = Site(project)
     built.build()
+    return built.warnings
+
+def keep_at_home(out):
+    "Have the site serve KaTeX itself, and do without the fonts that its themes would load from another host."
     for file in [f for pattern in KATEX_FILES for f in KATEX.glob(pattern)]:
         copy = out/layout.KATEX/file.relative_to(KATEX)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, copy)
     for css in out.glob('site_libs/themes/*.css'):
         css.write_text(re.sub(r'@import url\(https:.*?\);', '', css.read_text()))
-    for page in out.glob('*.html'): # code that scrolls can be reached by keyboard; icons in named links are silent
-        text = page.read_text().replace('<pre', '<pre tabindex="0"').replace('role="img"></i>', 'aria-hidden="true"></i>')
-        page.write_text(text)
-    search = out/'search.json' # nbdev's link to the source is not text to be found
+
+def polish(out):
+    "Code that scrolls can be reached by keyboard, icons in named links are silent, nbdev's `source` links are not searched."
+    for page in out.glob('*.html'):
+        page.write_text(page.read_text().replace('<pre', '<pre tabindex="0"').replace('role="img"></i>', 'aria-hidden="true"></i>'))
+    search = out/'search.json'
     entries = [e | {'text': re.sub(r'^source\b ?', '', e['text'])} for e in json.loads(search.read_text())]
     search.write_text(json.dumps(entries, ensure_ascii=False))
-    return built.warnings
 
 def faults(out):
     "What is wrong with the pages in `out`: dead links and anchors, pictures without words, requests to other hosts."
@@ -121,9 +126,12 @@ def main():
     proc = proc_nbs(n_workers=2, force=True)
     for path in sorted(proc.glob('*.ipynb')): tidy(path)
     out = root/'_docs'
-    found = [*build(proc, out), *faults(out)]
-    if found: sys.exit('\n'.join(found))
+    warnings = build(proc, out)
+    keep_at_home(out)
+    polish(out)
     size = sum(f.stat().st_size for f in out.rglob('*') if f.is_file())
+    found = [*warnings, *faults(out)] + [f'the site has {size/1e6:.0f} MB, wanted at most 15']*(size > 15e6)
+    if found: sys.exit('\n'.join(found))
     print(f'_docs: {len(list(out.glob("*.html")))} pages, {size/1e6:.1f} MB, no warnings, no dead links')
 
 if __name__ == '__main__': main()

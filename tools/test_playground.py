@@ -122,7 +122,7 @@ def pattern(rows, cols, seed):
     g, ink = np.random.default_rng(seed), np.zeros((280, 280))
     top, left = g.integers(0, 281-rows), g.integers(0, 281-cols)
     blocks = np.kron(g.random((5, 5)) > 0.4, np.ones((-(-rows//5), -(-cols//5))))[:rows,:cols]
-    ink[top:top+rows, left:left+cols] = blocks*g.integers(30, 256, (rows, cols)) # also below the threshold of a quarter
+    ink[top:top+rows, left:left+cols] = blocks*g.integers(30, 256, (rows, cols))
     return ink
 
 def heavy(corner):
@@ -130,6 +130,7 @@ def heavy(corner):
     ink = np.zeros((280, 280))
     ink[20, 20:260] = ink[20:260, 20] = 255
     ink[20:100, 20:100] = 255
+    ink[10, 100:150], ink[270, 100:150] = 50, 80 # below and above the threshold of a quarter
     return ink[::corner, ::corner]
 
 @pytest.mark.parametrize('ink', [pattern(280, 280, 0), pattern(90, 150, 1), pattern(200, 60, 2), pattern(230, 3, 3), heavy(1), heavy(-1)])
@@ -330,6 +331,20 @@ def test_the_pen_draws_where_it_is_and_only_then(visit):
     page.evaluate('''pad.dispatchEvent(new PointerEvent('pointermove', { pointerId: 77, clientX: 200, clientY: 300 }))''')
     np.testing.assert_array_equal(pad_ink(page)[0], begun) # a second finger
     page.mouse.up()
+
+def test_a_finger_draws_and_a_second_one_does_not(visit):
+    page = visit('playground.html', 'phone')
+    box, touch = page.locator('#pad').bounding_box(), page.context.new_cdp_session(page)
+    def fingers(kind, *points):
+        places = [{'x': box['x'] + x*box['width']/280, 'y': box['y'] + y*box['height']/280, 'id': i} for i, (x, y) in enumerate(points)]
+        touch.send('Input.dispatchTouchEvent', {'type': kind, 'touchPoints': places})
+    fingers('touchStart', (80, 70))
+    for k in range(11): fingers('touchMove', (80 + 12*k, 70))
+    for k in range(11): fingers('touchMove', (200 - 7*k, 70 + 16*k), (20, 270))
+    fingers('touchEnd')
+    page.wait_for_timeout(100)
+    assert page.inner_text('#verdict') == 'The network reads: 7' and page.evaluate('scrollY') == 0
+    assert pad_ink(page)[0][250:, :60].max() == 0
 
 def test_ink_follows_the_theme(visit):
     page = visit('playground.html')
