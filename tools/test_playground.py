@@ -193,11 +193,11 @@ def decoded(page, selector):
 @pytest.mark.parametrize('view', ['light', 'dark'])
 def test_pictures_show_the_numbers(visit, net, view):
     page = visit('playground.html', view)
+    k = 12
+    example(page, k)
     if view == 'light': # pictures follow a change of the theme, too
         page.click('.quarto-color-scheme-toggle:visible')
         page.wait_for_timeout(200)
-    k = 12
-    example(page, k)
     x, label = net.examples[k], net.labels[k]
     hidden, scores = net.activations(x)
     _, (d_x, *d_params) = net.grads(x, label)
