@@ -173,17 +173,22 @@ function read() { // what is on the pad, at most once a frame
   });
 }
 
+const WIDTH = 22; // of the pen, in pixels of the pad
 let stroke = null; // the pointer that draws, and where it was last
 function draw(event) {
   if (!stroke || event.pointerId !== stroke.pointer) return;
   if (printed) take(null, null); // a new digit on an empty pad
   const box = pad.getBoundingClientRect();
   const to = [(event.clientX - box.left) * pad.width / box.width, (event.clientY - box.top) * pad.height / box.height];
-  Object.assign(pen, { lineWidth: 22, lineCap: 'round', lineJoin: 'round', strokeStyle: getComputedStyle(pad).color });
+  const color = getComputedStyle(pad).color;
+  Object.assign(pen, { lineWidth: WIDTH, strokeStyle: color, fillStyle: color });
   pen.beginPath();
   pen.moveTo(...(stroke.at || to));
   pen.lineTo(...to);
   pen.stroke();
+  pen.beginPath(); // a line of no length leaves no ink: the round end is a disk of its own
+  pen.arc(...to, WIDTH / 2, 0, 2 * Math.PI);
+  pen.fill();
   stroke.at = to;
   read();
 }
