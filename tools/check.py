@@ -32,7 +32,8 @@ def astray(root):
         if second != COLAB.format(git_url=cfg['git_url']): yield f'{path.name}: its second cell does not install fcnet on Colab'
         outputs = [out for cell in cells for out in cell.get('outputs', [])]
         if any(out['output_type'] == 'error' for out in outputs): yield f'{path.name}: a stored output is an error'
-        if any(line.startswith(':::') for cell in cells if cell['cell_type'] == 'markdown' for line in cell['source']):
+        prose = '\n'.join(''.join(cell['source']) for cell in cells if cell['cell_type'] == 'markdown')
+        if re.search('^:::', prose, re.M):
             yield f'{path.name}: a line starts with :::, which only Quarto understands'
     for path in [*sorted(root.glob('nbs/*.ipynb')), root/'nbs'/'_quarto.yml']:
         owners = re.findall(rf'(?:github(?:\.com)?/|//)([\w-]+)(?:\.github\.io)?/{cfg["repo"]}\b', path.read_text(encoding='utf-8'))
