@@ -15,11 +15,12 @@ from .forward import _check_alike
 # %% ../nbs/03_backward.ipynb #3120356f
 def numeric_grad(
     f:Callable,      # function of one tensor that returns a scalar
-    x:Tensor,        # where to take the gradient; float64, any shape
+    x:Tensor,        # where to take the gradient, any shape; float64 or `ValueError`
     eps:float=1e-6,  # step to either side; relative for entries beyond 1
 )->Tensor:           # same shape as `x`
-    "Gradient of `f` at `x` by central differences: two calls of `f` for each entry. Float64 only (`ValueError`)."
-    if x.dtype != torch.float64: raise ValueError(f'numeric_grad: x is {x.dtype}, wanted torch.float64')
+    "Gradient of `f` at `x` by central differences: two calls of `f` for each entry."
+    if x.dtype != torch.float64:
+        raise ValueError(f'numeric_grad: x is {x.dtype}, wanted torch.float64')
     slopes = []
     for i in range(x.numel()):
         step = torch.zeros(x.numel(), dtype=x.dtype)
@@ -49,28 +50,32 @@ def _names(f, n):
 # %% ../nbs/03_backward.ipynb #379c880d
 def check_grads(
     f:Callable,      # the forward function: takes tensors, returns a tensor
-    f_grad:Callable, # `f_grad(grad, *inputs)`: a gradient for each input, None to skip one
-    *inputs,         # arguments for `f`; float tensors become float64, anything else is passed on as it is
-)->dict:             # name of the input -> its relative errors against autograd and `numeric_grad`
-    "Check `f_grad` by autograd (to 1e-9) and central differences (to 1e-6). `AssertionError` names what is off."
+    f_grad:Callable, # `f_grad(grad, *inputs)`: a gradient for each input, None to skip
+    *inputs,         # arguments for `f`; float tensors become float64, the rest stays
+)->dict:             # name -> relative errors: autograd < 1e-9, `numeric_grad` < 1e-6
+    "Check `f_grad` by autograd and differences. An `AssertionError` names what is off."
     names, inputs = _names(f, len(inputs)), [_as_double(v) for v in inputs]
     leaves = [_as_double(v, requires_grad=True) for v in inputs]
     out = f(*leaves)
-    upstream = torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(0))
+    upstream = torch.empty_like(out).normal_(generator=torch.Generator().manual_seed(0))
     grads = f_grad(upstream.clone(), *map(_as_double, inputs))
     if isinstance(grads, Tensor): grads = (grads,)
-    if len(grads) != len(inputs):
-        raise AssertionError(f'{len(grads)} gradients for the {len(inputs)} inputs {", ".join(names)}')
+    if len(grads) != len(inputs): raise AssertionError(
+        f'{len(grads)} gradients for the {len(inputs)} inputs {", ".join(names)}')
     errors = {}
     for i, (name, grad, inp, leaf) in enumerate(zip(names, grads, inputs, leaves)):
         if grad is None: continue
-        if grad.shape != inp.shape:
-            raise AssertionError(f'{name}: gradient of shape {tuple(grad.shape)} for {tuple(inp.shape)}')
-        auto = torch.autograd.grad(out, leaf, upstream, retain_graph=True, materialize_grads=True)[0]
-        numeric = numeric_grad(lambda v: (f(*inputs[:i], v, *inputs[i+1:])*upstream).sum(), inp)
-        errors[name] = by_auto, by_numeric = _relative_error(grad, auto), _relative_error(grad, numeric)
-        if not (by_auto < 1e-9 and by_numeric < 1e-6):
-            raise AssertionError(f'{name}: off by {by_auto:.1e} (autograd), {by_numeric:.1e} (central differences)')
+        if grad.shape != inp.shape: raise AssertionError(
+            f'{name}: gradient of shape {tuple(grad.shape)} for {tuple(inp.shape)}')
+        def loss(v): return (f(*inputs[:i], v, *inputs[i+1:])*upstream).sum()
+        auto, = torch.autograd.grad(out, leaf, upstream, retain_graph=True,
+                                    materialize_grads=True)
+        by_auto = _relative_error(grad, auto)
+        by_numeric = _relative_error(grad, numeric_grad(loss, inp))
+        if not (by_auto < 1e-9 and by_numeric < 1e-6): raise AssertionError(
+            f'{name}: off by {by_auto:.1e} (autograd), '
+            f'{by_numeric:.1e} (central differences)')
+        errors[name] = by_auto, by_numeric
     if not errors: raise AssertionError('no gradient was given for any input')
     return errors
 
@@ -88,10 +93,9 @@ def relu_grad(
     grad:Tensor, # gradient of the loss for the output of `relu`
     inp:Tensor,  # input of `relu`, or its output; same shape
 )->Tensor:       # gradient of the loss for the input, same shape
-    "Gradient of the rectified linear unit: `grad` (finite numbers) where `inp` is above 0, else 0."
+    "Gradient of the rectified linear unit: `grad` where `inp` is above 0, else 0."
     _check_alike('relu_grad', grad=grad, inp=inp)
-    mask = torch.gt(inp, 0, out=torch.empty_like(grad)) # 1 where inp > 0, else 0
-    return mask.mul_(grad)
+    return grad*(inp > 0)
 
 # %% ../nbs/03_backward.ipynb #92d9c1a4
 def linear_grad(
@@ -99,6 +103,6 @@ def linear_grad(
     inp:Tensor,  # input of `linear`, `(n, n_in)`
     w:Tensor,    # weights, `(n_in, n_out)`
     need_inp:bool=True, # compute the gradient for `inp`?
-)->tuple:        # gradients for `inp` (None if not needed), `w` and `b`, each in the shape of what it is for
+)->tuple:        # gradients for `inp` (or None), `w`, `b`, each in its argument's shape
     "Gradients of the affine map `inp@w + b`."
     return grad@w.t() if need_inp else None, inp.t()@grad, grad.sum(0)

@@ -21,24 +21,28 @@ from torch import Tensor
 def read_idx(
     path:str|Path, # an IDX file of unsigned bytes, raw or gzipped (`.gz`)
 )->Tensor:         # uint8, in the shape that the file states
-    "Read one IDX file. A file that is missing (`FileNotFoundError`) or not whole (`ValueError`) is named."
+    "Read an IDX file. `FileNotFoundError` if missing, `ValueError` if not a whole one."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'{path}: there is no such file')
     data = path.read_bytes()
     if path.suffix == '.gz':
         try: data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as e: raise ValueError(f'{path}: not a whole gzip file ({e})') from None
+        except (OSError, EOFError, zlib.error) as e:
+            raise ValueError(f'{path}: not a whole gzip file ({e})') from None
     if data[:3] != b'\0\0\x08' or len(data) < 4 or len(data) < 4 + 4*data[3]:
-        raise ValueError(f'{path}: starts with {data[:4].hex(" ") or "nothing"}, wanted an IDX file: 00 00 08')
+        head = data[:4].hex(' ') or 'nothing'
+        raise ValueError(f'{path}: starts with {head}, wanted an IDX file: 00 00 08')
     start = 4 + 4*data[3]
     shape = struct.unpack(f'>{data[3]}I', data[4:start])
-    n_found, n_wanted = len(data)-start, int(np.prod(shape, dtype=object))
-    if n_found != n_wanted: raise ValueError(f'{path}: holds {n_found} bytes of data, its header says {n_wanted}')
-    return torch.from_numpy(np.frombuffer(bytearray(data), np.uint8, offset=start).reshape(shape))
+    have, want = len(data)-start, int(np.prod(shape, dtype=object))
+    if have != want:
+        raise ValueError(f'{path}: holds {have} bytes of data, its header says {want}')
+    values = np.frombuffer(bytearray(data), np.uint8, offset=start)
+    return torch.from_numpy(values.reshape(shape))
 
 # %% ../nbs/00_data.ipynb #b43291db
 class Data(NamedTuple):
-    "Inputs and labels to learn from, and inputs and labels to judge by. Unpacks in this order."
+    "Unpacks into inputs and labels to learn from, inputs and labels to judge by."
     x_train:Tensor # float32, `(n, n_in)`
     y_train:Tensor # int64, `(n,)`
     x_valid:Tensor # float32, `(n_valid, n_in)`
@@ -46,49 +50,60 @@ class Data(NamedTuple):
 
 # %% ../nbs/00_data.ipynb #911782e7
 def _read_pair(folder, name):
-    "Images as flat float32 rows in [0, 1), and their int64 labels, of the pair of IDX files called `name`."
+    "Flat float32 rows in [0, 1) and int64 labels, of the pair of files called `name`."
     def find(file):
-        found = [p for p in (folder/f'{file}.gz', folder/file) if p.is_file()]
-        if not found: raise FileNotFoundError(f'{folder/file}: there is no such file, nor one with .gz')
-        return found[0]
-    image_file, label_file = find(f'{name}-images-idx3-ubyte'), find(f'{name}-labels-idx1-ubyte')
+        path = folder/file
+        for p in (folder/f'{file}.gz', path):
+            if p.is_file(): return p
+        raise FileNotFoundError(f'{path}: there is no such file, nor one with .gz')
+    image_file = find(f'{name}-images-idx3-ubyte')
+    label_file = find(f'{name}-labels-idx1-ubyte')
     images, labels = read_idx(image_file), read_idx(label_file)
     if images.dim() != 3 or images.shape[1:] != (28, 28):
-        raise ValueError(f'{image_file}: holds data of shape {tuple(images.shape)}, wanted (n, 28, 28)')
+        raise ValueError(f'{image_file}: holds data of shape {tuple(images.shape)}, '
+                         'wanted (n, 28, 28)')
     if labels.dim() != 1 or len(labels) != len(images):
-        raise ValueError(f'{label_file}: holds data of shape {tuple(labels.shape)}, wanted ({len(images)},)')
+        raise ValueError(f'{label_file}: holds data of shape {tuple(labels.shape)}, '
+                         f'wanted ({len(images)},)')
     return images.reshape(-1, 28*28).float().div_(256), labels.long()
 
 # %% ../nbs/00_data.ipynb #d6e1ed99
 def get_data(
-    path:str|Path|None=None, # folder with the standard MNIST file names, gzipped or raw; MNIST itself if None
-    test:bool=False,         # all of the training file, and the test file in place of the validation part?
-)->Data:                     # flat float32 rows in [0, 1) and int64 labels
-    "MNIST, or data like it: five sixths of the training file to learn from, the last sixth for validation."
+    path:str|Path|None=None, # folder with MNIST's file names, .gz or raw; None: MNIST
+    test:bool=False, # all of the training file, and the test file for validation?
+)->Data:             # flat float32 rows in [0, 1) and int64 labels
+    "MNIST or data like it: the last sixth of the training file is for validation."
     folder = Path(path) if path is not None else files('fcnet')/'mnist'
-    if not folder.is_dir(): raise FileNotFoundError(f'{folder}: there is no such folder')
+    if not folder.is_dir():
+        raise FileNotFoundError(f'{folder}: there is no such folder')
     x, y = _read_pair(folder, 'train')
     if test: return Data(x, y, *_read_pair(folder, 't10k'))
-    if len(x) < 6: raise ValueError(f'{folder}: holds {len(x)} training images, too few to split')
+    if len(x) < 6:
+        raise ValueError(f'{folder}: holds {len(x)} training images, too few to split')
     n = len(x) - len(x)//6
     return Data(x[:n], y[:n], x[n:], y[n:])
 
 # %% ../nbs/00_data.ipynb #710bf3df
 def show_digits(
-    x:Tensor,             # flat rows `(n, 784)` or images `(n, 28, 28)`, in any range of values
+    x:Tensor,   # flat rows `(n, 784)` or images `(n, 28, 28)`, in any range of values
     y:list|Tensor|None=None, # `n` titles, labels for instance
-    rows:int=2,           # rows of the grid
-    cols:int=8,           # columns of the grid
+    rows:int=2, # rows of the grid
+    cols:int=8, # columns of the grid
 )->None:
-    "Draw the first `rows*cols` digits of `x` in a new figure, each scaled from its own least to its largest value."
+    "New figure: the first `rows*cols` digits of `x`, each scaled to its own range."
     if x.shape[1:] not in [(784,), (28, 28)]:
-        raise ValueError(f'show_digits: x has shape {tuple(x.shape)}, wanted (n, 784) or (n, 28, 28)')
-    if y is not None and len(y) != len(x): raise ValueError(f'show_digits: {len(x)} digits but {len(y)} titles')
-    fig, axes = plt.subplots(rows, cols, figsize=(0.9*cols, (0.9 if y is None else 1.1)*rows), squeeze=False)
+        raise ValueError(f'show_digits: x has shape {tuple(x.shape)}, '
+                         'wanted (n, 784) or (n, 28, 28)')
+    if y is not None and len(y) != len(x):
+        raise ValueError(f'show_digits: {len(x)} digits but {len(y)} titles')
+    size = 0.9*cols, (0.9 if y is None else 1.1)*rows
+    fig, axes = plt.subplots(rows, cols, figsize=size, squeeze=False)
     for ax in axes.flat: ax.set_axis_off()
     for i, (ax, digit) in enumerate(zip(axes.flat, x)):
         ax.imshow(digit.detach().reshape(28, 28).numpy())
-        if y is not None: ax.set_title(y[i].item() if isinstance(y, Tensor) else y[i], loc='center', fontsize=9)
+        if y is None: continue
+        title = y[i].item() if isinstance(y, Tensor) else y[i]
+        ax.set_title(title, loc='center', fontsize=9)
 
 # %% ../nbs/00_data.ipynb #b426529b
 def normalize(
@@ -97,5 +112,6 @@ def normalize(
     s:float|Tensor, # standard deviation of the training set, not 0
 )->Tensor:          # same shape as `x`
     "Shift by `m` and scale by `1/s`."
-    if not (torch.as_tensor(s) > 0).all(): raise ValueError(f'normalize: s is {s}, wanted above 0')
+    if not (torch.as_tensor(s) > 0).all():
+        raise ValueError(f'normalize: s is {s}, wanted above 0')
     return (x-m)/s

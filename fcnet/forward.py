@@ -27,11 +27,14 @@ def relu(
 
 # %% ../nbs/02_forward.ipynb #a57ad2b7
 def _check_alike(name, **tensors):
-    "Raise a `ValueError` for the function `name` unless both tensors have one shape and one dtype."
+    "Raise `ValueError` for `name` unless both tensors have one shape and one dtype."
     (name1, t1), (name2, t2) = tensors.items()
     if t1.shape != t2.shape:
-        raise ValueError(f'{name}: {name1} has shape {tuple(t1.shape)}, {name2} has {tuple(t2.shape)}; wanted the same')
-    if t1.dtype != t2.dtype: raise ValueError(f'{name}: {name1} is {t1.dtype}, {name2} {t2.dtype}; wanted the same')
+        raise ValueError(f'{name}: {name1} has shape {tuple(t1.shape)}, '
+                         f'{name2} has {tuple(t2.shape)}; wanted the same')
+    if t1.dtype != t2.dtype:
+        raise ValueError(f'{name}: {name1} is {t1.dtype}, '
+                         f'{name2} {t2.dtype}; wanted the same')
 
 # %% ../nbs/02_forward.ipynb #32dfe512
 def mse(

@@ -12,34 +12,37 @@ from torch import Tensor
 # %% ../nbs/01_init.ipynb #1e792a92
 def layer_stats(
     acts:list[Tensor], # output of each layer, `(n, n_out)`; `n_out` may differ
-)->Tensor:             # `(n_layers, 3)`: mean, standard deviation, share of units not above 0 for any row
+)->Tensor:             # `(n_layers, 3)`: mean, std, share of units above 0 for no row
     "What became of the numbers: three figures for each layer's activations."
-    if not acts: raise ValueError('layer_stats: acts is empty, wanted the output of at least one layer')
-    return torch.stack([torch.stack([a.mean(), a.std(), (a <= 0).all(0).to(a.dtype).mean()]) for a in acts])
+    if not acts:
+        raise ValueError('layer_stats: acts is empty, '
+                         'wanted the output of at least one layer')
+    def dead(a): return (a <= 0).all(0).to(a.dtype).mean()
+    return torch.stack([torch.stack([a.mean(), a.std(), dead(a)]) for a in acts])
 
 # %% ../nbs/01_init.ipynb #9c8b8b4c
 def lecun_normal(
     n_in:int,  # inputs of the layer
     n_out:int, # outputs of the layer
-    generator:torch.Generator|None=None, # source of randomness, torch's global one if None
+    generator:torch.Generator|None=None, # source of randomness, the global one if None
 )->Tensor:     # float32, `(n_in, n_out)`
-    "Normal weights of variance 1/n_in: a linear layer keeps variance. LeCun et al., Efficient BackProp (1998)."
+    "Normal, variance 1/n_in: a linear layer keeps variance. LeCun et al. (1998)."
     return torch.randn(n_in, n_out, generator=generator) * (1/n_in)**0.5
 
 # %% ../nbs/01_init.ipynb #84c5a7a7
 def xavier_normal(
     n_in:int,  # inputs of the layer
     n_out:int, # outputs of the layer
-    generator:torch.Generator|None=None, # source of randomness, torch's global one if None
+    generator:torch.Generator|None=None, # source of randomness, the global one if None
 )->Tensor:     # float32, `(n_in, n_out)`
-    "Normal weights of variance 2/(n_in+n_out), a compromise of forward and backward. Glorot and Bengio (2010)."
+    "Normal, variance 2/(n_in+n_out): a compromise both ways. Glorot and Bengio (2010)."
     return torch.randn(n_in, n_out, generator=generator) * (2/(n_in+n_out))**0.5
 
 # %% ../nbs/01_init.ipynb #f445bda8
 def kaiming_normal(
     n_in:int,  # inputs of the layer
     n_out:int, # outputs of the layer
-    generator:torch.Generator|None=None, # source of randomness, torch's global one if None
+    generator:torch.Generator|None=None, # source of randomness, the global one if None
 )->Tensor:     # float32, `(n_in, n_out)`
-    "Normal weights of variance 2/n_in: linear then ReLU keeps the mean square. He et al. (2015)."
+    "Normal, variance 2/n_in: linear then ReLU keeps the mean square. He et al. (2015)."
     return torch.randn(n_in, n_out, generator=generator) * (2/n_in)**0.5

@@ -6,23 +6,26 @@
 __all__ = ['Module', 'ReLU', 'Linear', 'MSE', 'Model', 'check_layer']
 
 # %% ../nbs/04_refactor.ipynb #205e9198
-from contextlib import contextmanager
 from copy import deepcopy
 from inspect import Parameter, Signature
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from .backward import check_grads, linear_grad, mse_grad, relu_grad
+from .backward import _as_double, check_grads, linear_grad, mse_grad, relu_grad
 from .forward import linear, mse, relu
 from .init import kaiming_normal
 
 # %% ../nbs/04_refactor.ipynb #ac0e9dd4
 class Module:
-    "Base of all layers. A layer writes `fwd(*args) -> out, saved` and `bwd(grad, saved, need_inp) -> gradients`."
-    params = ()  # names of the tensors that are trained, in the order of `bwd`'s gradients
+    "Base of all layers. A layer writes `fwd` and `bwd`, the rest is done here."
+    params = ()  # names of the tensors that are trained, in the order of `bwd`
     buffers = () # names of the tensors that are saved with them but not trained
 
     def __init__(self): self.training, self.stack = True, []
+
+    # out, saved = self.fwd(*args);  d_inp, *d_params = self.bwd(grad, saved, need_inp)
+    def fwd(self, *args): raise NotImplementedError(f'{type(self).__name__}.fwd')
+    def bwd(self, *args): raise NotImplementedError(f'{type(self).__name__}.bwd')
 
     def forward(self, *args): return self.fwd(*args)[0]
 
@@ -32,36 +35,22 @@ class Module:
         return out
 
     def backward(self, grad:float|Tensor=1., need_inp:bool=True):
-        "Undo the last call: add to each parameter's `.grad`, return the gradient for the input."
-        if not self.stack: raise RuntimeError(f'{self}: backward without a forward to undo')
+        "Undo the last call: add to the parameters' `.grad`, return that of the input."
+        if not self.stack:
+            raise RuntimeError(f'{self}: backward without a forward to undo')
         grads = self.bwd(grad, self.stack.pop(), need_inp)
         if not isinstance(grads, tuple) or len(grads) != 1+len(self.params):
             wanted = ', '.join(('the input', *self.params))
-            raise TypeError(f'{self}: bwd must return a tuple, the gradient for {wanted}')
-        d_inp, *d_params = grads
-        for p, d in zip(self.parameters(), d_params): p.grad = d if p.grad is None else p.grad.add_(d)
-        return d_inp
+            raise TypeError(f'{self}: bwd must return a tuple, gradients for {wanted}')
+        for p, d in zip(self.parameters(), grads[1:]):
+            p.grad = d if p.grad is None else p.grad.add_(d)
+        return grads[0]
 
     def parameters(self): return [getattr(self, name) for name in self.params]
-    def forget(self): self.stack.clear()
+    def modules(self): return [self]
+    def forget(self):
+        for module in self.modules(): module.stack.clear()
     def __repr__(self): return f'{type(self).__name__}()'
-
-# %% ../nbs/04_refactor.ipynb #dbd3ddbf
-@patch
-def zero_grad(self:Module):
-    "Forget the gradients of all parameters."
-    for p in self.parameters(): p.grad = None
-
-@patch
-def train(self:Module, mode:bool=True)->Module: # the module itself
-    "Turn training mode on, or off."
-    self.training = mode
-    return self
-
-@patch
-def eval(self:Module)->Module: # the module itself
-    "Turn training mode off."
-    return self.train(False)
 
 # %% ../nbs/04_refactor.ipynb #6b8f6e31
 class ReLU(Module):
@@ -73,13 +62,13 @@ class ReLU(Module):
 
 # %% ../nbs/04_refactor.ipynb #462dc4b6
 class Linear(Module):
-    "Affine layer. `w` is `(n_in, n_out)`, the transpose of `nn.Linear.weight`; `w` and `b` may be set."
+    "Affine layer. `w` is the transpose of `nn.Linear.weight`; `w` and `b` may be set."
     params = 'w', 'b'
     def __init__(self,
         n_in:int,  # inputs
         n_out:int, # outputs
-        std:float|None=None, # standard deviation of the first weights; by Kaiming's rule if None
-        generator:torch.Generator|None=None, # source of randomness, torch's global one if None
+        std:float|None=None, # of the first weights; by Kaiming's rule if None
+        generator:torch.Generator|None=None, # of the first weights; torch's own if None
     ):
         super().__init__()
         for name, size in (('n_in', n_in), ('n_out', n_out)):
@@ -91,9 +80,11 @@ class Linear(Module):
         if std is not None: self.w *= std/(2/n_in)**0.5
 
     def fwd(self, x):
-        if x.dim() != 2 or x.shape[1] != len(self.w):
-            raise ValueError(f'{self}: x has shape {tuple(x.shape)}, wanted (n, {len(self.w)})')
-        if x.dtype != self.w.dtype: raise ValueError(f'{self}: x is {x.dtype}, wanted {self.w.dtype} like the weights')
+        shape, n_in, dtype = tuple(x.shape), len(self.w), self.w.dtype
+        if x.dim() != 2 or shape[1] != n_in:
+            raise ValueError(f'{self}: x has shape {shape}, wanted (n, {n_in})')
+        if x.dtype != dtype:
+            raise ValueError(f'{self}: x is {x.dtype}, wanted {dtype} like the weights')
         return linear(x, self.w, self.b), x
 
     def bwd(self, grad, x, need_inp): return linear_grad(grad, x, self.w, need_inp)
@@ -108,15 +99,15 @@ class MSE(Module):
 
 # %% ../nbs/04_refactor.ipynb #ac1e0118
 class Model(Module):
-    "Layers in a row, and a loss: `model(x, targ)` is the loss, `model.predict(x)` the last layer's output."
+    "Layers in a row, and a loss: `model(x, targ)` is the loss."
     def __init__(self,
         layers:list[Module], # applied in order; the same layer may stand in it twice
         loss:Module,         # called with the last output and the targets
     ):
         super().__init__()
         self.layers, self.loss = list(layers), loss
-        for module in (*self.layers, loss):
-            if not isinstance(module, Module): raise ValueError(f'Model: {module!r} is not a layer of the class Module')
+        wrong = [p for p in (*self.layers, loss) if not isinstance(p, Module)]
+        if wrong: raise ValueError(f'Model: {wrong[0]!r} is not a layer')
 
     def predict(self, x:Tensor):
         "Output of the last layer, `(n, n_out)`. Keeps nothing alive."
@@ -126,42 +117,39 @@ class Model(Module):
     def forward(self, x, targ): return self.loss.forward(self.predict(x), targ)
 
     def __call__(self, x, targ):
-        with self._all_or_nothing():
-            for layer in self.layers: x = layer(x)
-            return self.loss(x, targ)
+        self.forget()
+        for layer in self.layers: x = layer(x)
+        return self.loss(x, targ)
 
     def backward(self, need_inp:bool=False):
-        "Undo the last call: add to every `.grad`. The input's gradient is returned if asked for."
-        with self._all_or_nothing():
-            grad = self.loss.backward()
-            for i in reversed(range(len(self.layers))):
-                grad = self.layers[i].backward(grad, need_inp or i > 0)
-            return grad
+        "Undo the last call: add to every `.grad`, return the input's if asked for."
+        grad = self.loss.backward()
+        for i in reversed(range(len(self.layers))):
+            grad = self.layers[i].backward(grad, need_inp or i > 0)
+        return grad
 
-    def parameters(self): return list({id(p): p for layer in self.layers for p in layer.parameters()}.values())
-    def __repr__(self): return f'Model({", ".join(map(repr, self.layers))}; {self.loss})'
+    def modules(self):
+        return [self, *(m for p in (*self.layers, self.loss) for m in p.modules())]
+    def parameters(self): # each once
+        return list({id(p): p for l in self.layers for p in l.parameters()}.values())
+    def __repr__(self): return f'Model({str(self.layers)[1:-1]}; {self.loss})'
 
-# %% ../nbs/04_refactor.ipynb #0c8d454d
+# %% ../nbs/04_refactor.ipynb #dbd3ddbf
 @patch
-@contextmanager
-def _all_or_nothing(self:Model):
-    "Leave no half of a pass behind: an error inside empties all stacks."
-    try: yield
-    except BaseException:
-        self.forget()
-        raise
+def zero_grad(self:Module):
+    "Forget the gradients of all parameters."
+    for p in self.parameters(): p.grad = None
 
 @patch
-def forget(self:Model):
-    "Empty the stacks of all layers and of the loss."
-    for module in (*self.layers, self.loss): module.forget()
-
-@patch
-def train(self:Model, mode:bool=True)->Model: # the model itself
-    "Turn training mode on, or off, in all layers and the loss."
-    for module in (*self.layers, self.loss): module.train(mode)
-    self.training = mode
+def train(self:Module, mode:bool=True)->Module: # the module itself
+    "Turn training mode on, or off, in all parts."
+    for module in self.modules(): module.training = mode
     return self
+
+@patch
+def eval(self:Module)->Module: # the module itself
+    "Turn training mode off."
+    return self.train(False)
 
 # %% ../nbs/04_refactor.ipynb #33ef7cf4
 @patch
@@ -172,17 +160,18 @@ def state_dict(self:Module)->dict: # name -> the tensor itself, not a copy
 @patch
 def state_dict(self:Model)->dict: # `'{place}.{name}'` -> the tensor itself
     "All tensors of all layers."
-    return {f'{i}.{name}': t for i, layer in enumerate(self.layers) for name, t in layer.state_dict().items()}
+    return {f'{i}.{name}': tensor for i, layer in enumerate(self.layers)
+            for name, tensor in layer.state_dict().items()}
 
-# %% ../nbs/04_refactor.ipynb #9e37a5ae
 @patch
 def load_state_dict(self:Module, state:dict):
-    "Copy the tensors of `state` into our own; names or shapes that do not fit raise a `ValueError`."
-    shapes, wanted = ({name: tuple(t.shape) for name, t in d.items()} for d in (state, self.state_dict()))
-    if shapes != wanted: raise ValueError(f'load_state_dict: state has {shapes}, wanted {wanted}')
-    for name, tensor in self.state_dict().items(): tensor.copy_(state[name])
+    "Copy the tensors of `state` into our own. `ValueError` if names or shapes differ."
+    own = self.state_dict()
+    got, wanted = ({k: tuple(t.shape) for k, t in d.items()} for d in (state, own))
+    if got != wanted:
+        raise ValueError(f'load_state_dict: state has {got}, wanted {wanted}')
+    for name, tensor in own.items(): tensor.copy_(state[name])
 
-# %% ../nbs/04_refactor.ipynb #40f838d3
 @patch
 def to(self:Module, where:str|torch.device|torch.dtype)->Module: # the module itself
     "Move all tensors to a device, or turn them into a dtype, in place."
@@ -194,17 +183,21 @@ def check_layer(
     layer:Module, # any layer or loss
     x:Tensor,     # its input
     *others,      # what else its call takes; the targets of a loss, for instance
-)->dict:          # relative errors as from `check_grads`, for the input `x` and each parameter
+)->dict:          # as from `check_grads`, for the input `x` and each parameter
     "Check a layer's `bwd` for its input and all its parameters by `check_grads`."
     layer = deepcopy(layer).to(torch.float64)
-    others = [t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for t in others]
-    def f(x, *params):
+    others = [_as_double(v) for v in others]
+    def set_params(params):
         for name, p in zip(layer.params, params): setattr(layer, name, p)
+    def f(x, *params):
+        set_params(params)
         return layer.forward(x, *others)
     def f_grad(grad, x, *params):
-        for name, p in zip(layer.params, params): setattr(layer, name, p)
+        set_params(params)
         layer(x, *others)
-        return layer.backward(grad), *[torch.zeros_like(p) if p.grad is None else p.grad for p in params]
-    kinds = [Parameter(name, Parameter.POSITIONAL_ONLY) for name in ('x', *layer.params)]
-    f.__signature__ = Signature(kinds) # so that messages can name the parameters
+        d_inp = layer.backward(grad)
+        return d_inp, *(0*p if p.grad is None else p.grad for p in params)
+    names = ('x', *layer.params) # so that messages can name the parameters
+    f.__signature__ = Signature([Parameter(s, Parameter.POSITIONAL_ONLY)
+                                 for s in names])
     return check_grads(f, f_grad, x, *layer.parameters())

@@ -11,19 +11,20 @@ from torch import Tensor, nn
 
 # %% ../nbs/05_nn_module.ipynb #060f72b2
 class MLP(nn.Module):
-    "Fully connected network with ReLUs on torch.nn: from inputs `(n, sizes[0])` to scores `(n, sizes[-1])`."
+    "Fully connected, with ReLUs: inputs `(n, sizes[0])` to scores `(n, sizes[-1])`."
     def __init__(self,
-        sizes:list[int],     # inputs, hidden units of each layer, outputs: at least two sizes, all above 0
-        out_std:float=0.02,  # standard deviation of the last layer's first weights
-        dropout:float=0.,    # share of hidden activations set to 0 in training, see notebook 09
-        generator:torch.Generator|None=None, # source of randomness for the weights, torch's global one if None
+        sizes:list[int],    # inputs, units of hidden layers, outputs: two or more, > 0
+        out_std:float=0.02, # standard deviation of the last layer's first weights
+        dropout:float=0.,   # share of hidden units zeroed in training, see notebook 11
+        generator:torch.Generator|None=None, # source of randomness, global if None
     ):
         super().__init__()
         if len(sizes) < 2 or not all(isinstance(s, int) and s > 0 for s in sizes):
             raise ValueError(f'MLP: sizes is {sizes}, wanted two or more ints above 0')
         linears = [nn.Linear(n_in, n_out) for n_in, n_out in zip(sizes, sizes[1:])]
         for layer in linears:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity='relu', generator=generator)
+            nn.init.kaiming_normal_(layer.weight, nonlinearity='relu',
+                                    generator=generator)
             nn.init.zeros_(layer.bias)
         nn.init.normal_(linears[-1].weight, std=out_std, generator=generator)
         hidden = []

@@ -1,5 +1,5 @@
 """Fail, naming the files, unless the notebooks are clean, fcnet/ and README.md are what they give, every lesson can
-install itself on Colab and stores no errors, and the addresses of the project are those of settings.ini."""
+install itself on Colab, stores no errors and keeps the sizes of the house, and all addresses are those of settings.ini."""
 import configparser
 import filecmp
 import json
@@ -39,9 +39,43 @@ def astray(root):
         owners = re.findall(rf'(?:github(?:\.com)?/|//)([\w-]+)(?:\.github\.io)?/{cfg["repo"]}\b', path.read_text(encoding='utf-8'))
         if wrong := set(owners) - {cfg['user']}: yield f'{path.name}: an address of {", ".join(wrong)}, wanted {cfg["user"]}'
 
+def lines_of_code(source): return [s for s in source.splitlines() if s.strip() and not s.lstrip().startswith('#')]
+
+def untidy(root):
+    "Places that are too long, or where machinery stands in a reader's way."
+    for path in sorted(root.glob('fcnet/*.py')):
+        n = len(path.read_text(encoding='utf-8').splitlines())
+        if n > 300 and path.name != '_modidx.py': yield f'fcnet/{path.name}: {n} lines, wanted at most 300'
+    for path in sorted(root.glob('nbs/*.ipynb')):
+        cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+        if len(cells) > 70: yield f'{path.name}: {len(cells)} cells, wanted at most 70'
+        sources = [''.join(cell['source']) for cell in cells]
+        end = next((i for i, source in enumerate(sources) if source.startswith('## What we built')), len(cells))
+        if end == len(cells) and path.name[0].isdigit(): yield f'{path.name}: has no "## What we built"'
+        for i, (cell, source) in enumerate(zip(cells, sources)):
+            if cell['cell_type'] != 'code': continue
+            where, code = f'{path.name}, cell {i}', lines_of_code(source)
+            long = [s for s in source.splitlines() if len(s) > 88 and not s.startswith('#|')]
+            if long: yield f'{where}: a line of {len(long[0])} characters, wanted at most 88: {long[0].strip()[:50]}'
+            if re.search(r'^#\|\s*export', source, re.M) and len(code) > 30:
+                yield f'{where}: {len(code)} exported lines, wanted at most 30'
+            folded = cell['metadata'].get('jupyter', {}).get('source_hidden') and 'cellView' in cell['metadata']
+            if i > end and not folded: yield f'{where}: code after "What we built" that is not folded'
+            if i > end or folded or not re.match(r'#\|\s*hide', source): continue
+            imports = all(re.match(r'(from|import)\s|\s+\w|\)', s) for s in code)
+            if len(code) > 8 and not imports: yield f'{where}: a hidden cell of {len(code)} lines, wanted at the end, folded'
+        prose = '\n'.join(source for cell, source in zip(cells, sources) if cell['cell_type'] == 'markdown')
+        exercises, solutions = (re.findall(rf'<a id="{kind}-(\d+)"></a>\*\*(\d+)\.\*\*', prose)
+                                for kind in ('exercise', 'solution'))
+        if exercises != solutions or any(a != b for a, b in exercises):
+            yield f'{path.name}: exercises {exercises}, but solutions {solutions}'
+        for kind, other in (('exercise', 'solution'), ('solution', 'exercise')):
+            for k, _ in exercises:
+                if f'](#{kind}-{k})' not in prose: yield f'{path.name}: {other} {k} has no link to its {kind}'
+
 def main():
     here = Path(__file__).resolve().parent.parent
-    if found := list(astray(here)): sys.exit('\n'.join(found))
+    if found := [*astray(here), *untidy(here)]: sys.exit('\n'.join(found))
     with TemporaryDirectory() as tmp:
         fresh = Path(tmp).resolve()/here.name
         for folder in ('nbs', 'tools'):

@@ -6,8 +6,9 @@ import torch
 from fcnet.classify import accuracy
 from fcnet.cli import build_model
 from fcnet.data import Data, get_data, normalize
+from fcnet.learner import Learner, Schedule
+from fcnet.optim import AdamW
 from fcnet.regularize import Distort
-from fcnet.train import AdamW, Learner, Schedule
 from safetensors.torch import save_file
 
 SIZES = [784, 64, 32, 10]
@@ -19,7 +20,7 @@ def train(epochs=8):
     mean, std = x.mean(), x.std()
     data = Data(normalize(x, mean, std), y, normalize(x_valid, mean, std), y_valid)
     g = torch.Generator().manual_seed(0)
-    model = build_model({'model': 'handmade', 'sizes': SIZES, 'dropout': 0}, g)
+    model = build_model(SIZES, generator=g)
     opt = AdamW(model.parameters(), lr=0.004)
     Learner(model, data, opt, generator=g, callbacks=[Schedule(), Distort(g)]).fit(epochs)
     return model, data, mean.item(), std.item()

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import DOCS, VIEWS
-from fcnet.cli import digit_from_image
 from fcnet.data import get_data, normalize
+from fcnet.images import digit_from_image
 from PIL import Image
 from safetensors import safe_open
 
