@@ -162,9 +162,9 @@ class Checkpoint(Callback):
     ): self.path, self.extra = path, extra
 
     def before_fit(self, learn):
-        def stop(*_):
-            learn.stopped = True
-            signal.signal(signal.SIGINT, self.handler)
+        def stop(*_): # the first one asks, the second one interrupts
+            learn.stopped = not learn.stopped
+            if not learn.stopped: raise KeyboardInterrupt
         if threading.current_thread() is threading.main_thread():
             self.handler = signal.signal(signal.SIGINT, stop)
 

@@ -291,7 +291,7 @@ def plot(self:ActivationStats)->None:
     for j, (ax, title) in enumerate(zip(top, ('mean', 'std', 'share of dead units'))):
         ax.plot(self.steps, stats[:,:,j], label=self.names)
         ax.set(title=title, xlabel='batch')
-    top[0].legend()
+    fig.legend(top[0].lines, self.names, loc='outside lower center', ncols=cols)
     for i, (ax, name) in enumerate(zip(bottom, self.names)):
         counts = torch.stack([h[i] for h in self.histograms]).T.log1p()
         ax.imshow(counts, origin='lower', aspect='auto', cmap='Blues',
