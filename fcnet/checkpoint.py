@@ -8,7 +8,9 @@ __all__ = ['atomic_write', 'save_tensors', 'load_tensors', 'Checkpoint']
 # %% ../nbs/10_checkpoint.ipynb #a6c34000
 import hashlib
 import json
+import math
 import os
+import secrets
 import signal
 import threading
 from copy import deepcopy
@@ -32,10 +34,13 @@ def generators(self:Learner)->list: # of `torch.Generator`, PyTorch's global one
 @patch
 def kind(self:Learner)->dict: # JSON values
     "What must be the same in a learner that goes on with this one's training."
-    n_rows, n_generators = len(self.data.x_train), len(self.generators())
-    return {'optimizer': type(self.opt).__name__, 'batch size': self.bs,
-            'training rows': n_rows, 'generators': n_generators,
+    names = self.opt.defaults.keys() - {'lr'}
+    settings = [{name: group[name] for name in sorted(names & group.keys())}
+                for group in self.opt.param_groups]
+    kind = {'optimizer': type(self.opt).__name__, 'settings': settings,
+            'batch size': self.bs, 'training rows': len(self.data.x_train),
             'callbacks': [type(callback).__name__ for callback in self.callbacks]}
+    return json.loads(json.dumps(kind, default=str))
 
 @patch
 def state(self:Learner)->tuple: # tensors by name, and JSON values
@@ -43,14 +48,55 @@ def state(self:Learner)->tuple: # tensors by name, and JSON values
     tensors = {f'model.{k}': t.detach() for k, t in self.model.state_dict().items()}
     tensors |= {f'random.{i}': g.get_state() for i, g in enumerate(self.generators())}
     if self.order is not None: tensors['order'] = self.order
-    opt, plain = self.opt.state_dict(), {}
-    for i, values in opt['state'].items():
+    plain, groups = {}, self.opt.param_groups
+    for i, values in self.opt.state_dict()['state'].items():
         for name, value in values.items():
             target = tensors if isinstance(value, Tensor) else plain
             target[f'opt.{i}.{name}'] = value
     return tensors, {'kind': self.kind(), 'step': self.step, 'n_steps': self.n_steps,
                      'history': list(self.history), 'opt_state': plain,
-                     'opt_groups': opt['param_groups']}
+                     'rates': [[g['lr'], g.get('peak_lr')] for g in groups]}
+
+# %% ../nbs/10_checkpoint.ipynb #220a665d
+@patch
+def _check_state(self:Learner, tensors, info):
+    "A `ValueError` for tensors or numbers that no training of this learner has."
+    own, order, n = self.state()[0], tensors.get('order'), self.n_batches
+    def form(t): return 'nothing' if t is None else (tuple(t.shape), t.dtype)
+    for name in own | tensors:
+        if name.startswith('opt.') or name == 'order': continue
+        a, b = form(tensors.get(name)), form(own.get(name))
+        if a != b: raise ValueError(f'{name} is {a}, wanted {b}')
+    step, n_steps = info['step'], info['n_steps']
+    rows = torch.arange(len(self.data.x_train))
+    rates = [rate for pair in info['rates'] for rate in pair if rate is not None]
+    good = {'step': type(step) is type(n_steps) is int and 0 <= step <= n_steps,
+            'n_steps': n_steps % n == 0, 'rates': all(0 <= r < math.inf for r in rates),
+            'order': step % n == 0 if order is None else form(order) == form(rows)
+                     and torch.equal(order.sort()[0], rows),
+            'history': all(map(self._is_row, info['history']))}
+    for name, fine in good.items():
+        if not fine: raise ValueError(f'{name} is not that of a training')
+
+@patch
+def _is_row(self:Learner, row): # of this learner's history
+    names = [f'{part}_{name}' for part in ('train', 'valid')
+             for name in ('loss', *self.metrics)]
+    numbers = all(type(value) in (int, float) for value in row.values())
+    return [*row] == ['epoch', 'lr', *names] and numbers
+
+# %% ../nbs/10_checkpoint.ipynb #45e8db1c
+@patch
+def _opt_state(self:Learner, tensors, info)->dict: # as the optimizer wants it
+    "What the optimizer keeps; a `ValueError` for what cannot be that."
+    params, states = [p for g in self.opt.param_groups for p in g['params']], {}
+    for name, value in (tensors | info['opt_state']).items():
+        if not name.startswith('opt.'): continue
+        _, i, key = name.split('.')
+        if getattr(value, 'shape', ()) not in ((), params[int(i)].shape):
+            raise ValueError(f'{name} has shape {tuple(value.shape)}')
+        states.setdefault(int(i), {})[key] = deepcopy(value)
+    return states
 
 # %% ../nbs/10_checkpoint.ipynb #76d00ea3
 @patch
@@ -61,14 +107,14 @@ def load_state(self:Learner,
     "Put a state back. `ValueError` for a learner of another kind, or another model."
     if info['kind'] != self.kind():
         raise ValueError(f'the training had {info["kind"]}, this one has {self.kind()}')
-    def part(prefix, d):
-        return {k.removeprefix(prefix): v for k, v in d.items() if k.startswith(prefix)}
-    opt, states = part('opt.', tensors) | part('opt.', info['opt_state']), {}
-    for name, value in opt.items():
-        i, name = name.split('.')
-        states.setdefault(int(i), {})[name] = deepcopy(value)
-    self.model.load_state_dict(part('model.', tensors))
-    self.opt.load_state_dict({'state': states, 'param_groups': info['opt_groups']})
+    self._check_state(tensors, info)
+    states = self._opt_state(tensors, info)
+    groups = self.opt.state_dict()['param_groups']
+    for group, (lr, peak) in zip(groups, info['rates'], strict=True):
+        group.update({'lr': lr} if peak is None else {'lr': lr, 'peak_lr': peak})
+    model = {k[6:]: t for k, t in tensors.items() if k.startswith('model.')}
+    self.model.load_state_dict(model)
+    self.opt.load_state_dict({'state': states, 'param_groups': groups})
     for i, g in enumerate(self.generators()): g.set_state(tensors[f'random.{i}'])
     self.step, self.n_steps = info['step'], info['n_steps']
     self.order = tensors.get('order')
@@ -81,13 +127,14 @@ def atomic_write(
 )->None:
     "Write a file: at any moment there is the old one or the new one, and it is whole."
     path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    temporary = path.with_name(f'.{path.name}.{secrets.token_hex(8)}.tmp')
     try:
-        with open(temporary, 'wb') as f:
+        with open(temporary, 'xb') as f: # a file of its own, never a link's target
             f.write(content)
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
+    except OSError as e: raise OSError(e.errno, e.strerror, str(path)) from None
     finally: temporary.unlink(missing_ok=True)
 
 # %% ../nbs/10_checkpoint.ipynb #20d6c9c9
@@ -127,7 +174,9 @@ def load_tensors(
     if 'fcnet' not in header: raise ValueError(f'{path}: safetensors, but not of fcnet')
     if _checksum(tensors, header['fcnet']) != header.get('sha256'):
         raise ValueError(f'{path}: altered since it was written, its checksum differs')
-    return tensors, json.loads(header['fcnet'])
+    info = json.loads(header['fcnet'])
+    if not isinstance(info, dict): raise ValueError(f'{path}: its values are not named')
+    return tensors, info
 
 # %% ../nbs/10_checkpoint.ipynb #aaaeae58
 @patch
@@ -135,9 +184,23 @@ def save(self:Learner,
     path:str|Path, # file to write, its name ending in `.safetensors`
     **extra,       # JSON values to keep with it
 )->None:
-    "Save everything that is needed to go on."
+    "Save all that is needed to go on. `FloatingPointError` if it is not finite."
     tensors, info = self.state()
+    figures = self.history[-1] if self.history else {}
+    for name, value in (tensors | figures).items():
+        if not torch.as_tensor(value).isfinite().all():
+            raise FloatingPointError(f'{path}: not saved, {name} is not finite')
     save_tensors(path, tensors, {**extra, 'training': info})
+
+# %% ../nbs/10_checkpoint.ipynb #6cf21035
+@patch
+def _try_step(self:Learner):
+    "A `ValueError` if a step without gradient, of a copy, ends in nan."
+    model, opt = deepcopy((self.model, self.opt))
+    for p in model.parameters(): p.grad = torch.zeros_like(p)
+    opt.step()
+    for name, t in model.state_dict().items():
+        if not t.isfinite().all(): raise ValueError(f'{name} would not be finite')
 
 @patch
 def load(self:Learner,
@@ -146,15 +209,19 @@ def load(self:Learner,
     "Put back a saved state; `fit()` goes on from there. `ValueError` if it cannot."
     (tensors, info), before = load_tensors(path), deepcopy(self.state())
     if 'training' not in info: raise ValueError(f'{path}: holds no training')
-    try: self.load_state(tensors, info.pop('training'))
-    except Exception as e:
+    try:
+        self.load_state(tensors, info.pop('training'))
+        self._try_step()
+    except BaseException as e:
         self.load_state(*before)
-        raise ValueError(f'{path}: {" ".join(str(e).split())}') from None
+        if not isinstance(e, Exception): raise
+        words = ' '.join(str(e).split()) or type(e).__name__
+        raise ValueError(f'{path}: {words}') from None
     return info
 
 # %% ../nbs/10_checkpoint.ipynb #e37808c1
 class Checkpoint(Callback):
-    "Save after every epoch, and when stopped, as by Ctrl-C, which waits for the batch."
+    "Save at the start, after every epoch, and when stopped, as by Ctrl-C."
     handler = None # what Ctrl-C did before
     def __init__(self,
         path:str|Path, # file to write; always the same, the last state is the one kept
@@ -167,6 +234,7 @@ class Checkpoint(Callback):
             if not learn.stopped: raise KeyboardInterrupt
         if threading.current_thread() is threading.main_thread():
             self.handler = signal.signal(signal.SIGINT, stop)
+        learn.save(self.path, **self.extra)
 
     def after_epoch(self, learn): learn.save(self.path, **self.extra)
 

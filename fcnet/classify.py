@@ -27,7 +27,7 @@ def softmax(
     return log_softmax(scores).exp()
 
 # %% ../nbs/06_classify.ipynb #025ab489
-def _check_labels(name, scores, targ):
+def _check_labels(name, scores, targ, values=True):
     "`ValueError` from `name` unless `targ` holds a class for each row of `scores`."
     if scores.dim() != 2:
         shape = tuple(scores.shape)
@@ -37,7 +37,7 @@ def _check_labels(name, scores, targ):
         raise ValueError(f'{name}: targ has shape {tuple(targ.shape)}, wanted ({n},)')
     if targ.dtype != torch.int64:
         raise ValueError(f'{name}: targ is {targ.dtype}, wanted torch.int64')
-    if n and not (0 <= targ.min() and targ.max() < n_classes):
+    if values and n and not (0 <= targ.min() and targ.max() < n_classes):
         low, high = targ.min().item(), targ.max().item()
         raise ValueError(f'{name}: targ runs from {low} to {high}, '
                          f'wanted classes 0 to {n_classes-1}')
@@ -48,7 +48,7 @@ def cross_entropy(
     targ:Tensor,   # true classes, int64, `(n,)`; a `ValueError` if they do not fit
 )->Tensor:         # scalar
     "Mean of -log(probability of the true class)."
-    _check_labels('cross_entropy', scores, targ)
+    _check_labels('cross_entropy', scores, targ, values=False)
     return -log_softmax(scores).gather(1, targ[:,None]).mean()
 
 # %% ../nbs/06_classify.ipynb #51535e89
@@ -57,10 +57,9 @@ def cross_entropy_grad(
     targ:Tensor,   # true classes, int64, `(n,)`; a `ValueError` if they do not fit
 )->Tensor:         # gradient of `cross_entropy(scores, targ)` for `scores`, same shape
     "Gradient of the mean cross-entropy: (softmax - one-hot)/n."
-    _check_labels('cross_entropy_grad', scores, targ)
-    grad = softmax(scores)
-    grad[torch.arange(len(targ)), targ] -= 1
-    return grad.div_(len(targ))
+    _check_labels('cross_entropy_grad', scores, targ, values=False)
+    one_hot = torch.zeros_like(scores).scatter(1, targ[:,None], 1.)
+    return (softmax(scores) - one_hot)/len(targ)
 
 # %% ../nbs/06_classify.ipynb #125c48b5
 def accuracy(
@@ -74,7 +73,9 @@ def accuracy(
 # %% ../nbs/06_classify.ipynb #4e6b109a
 class CrossEntropy(Module):
     "Mean cross-entropy as a layer: `loss(scores, targ)` with int64 labels."
-    def fwd(self, scores, targ): return cross_entropy(scores, targ), (scores, targ)
+    def fwd(self, scores, targ):
+        _check_labels('CrossEntropy', scores, targ)
+        return cross_entropy(scores, targ), (scores, targ)
     def bwd(self, grad, saved, need_inp): return grad*cross_entropy_grad(*saved),
 
 # %% ../nbs/06_classify.ipynb #c0565471

@@ -7,6 +7,7 @@ __all__ = ['read_idx', 'Data', 'get_data', 'show_digits', 'normalize']
 
 # %% ../nbs/00_data.ipynb #d39d9106
 import gzip
+import math
 import struct
 import zlib
 from importlib.resources import files
@@ -24,21 +25,24 @@ def read_idx(
     "Read an IDX file. `FileNotFoundError` if missing, `ValueError` if not a whole one."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'{path}: there is no such file')
-    data = path.read_bytes()
-    if path.suffix == '.gz':
-        try: data = gzip.decompress(data)
+    with gzip.open(path) if path.suffix == '.gz' else open(path, 'rb') as file:
+        try:
+            head = file.read(4)
+            n_axes = head[3] if head[:3] == b'\0\0\x08' and len(head) == 4 else 0
+            lengths = file.read(4*n_axes)
+            if not 1 <= n_axes <= 3 or len(lengths) < 4*n_axes: raise ValueError(
+                f'{path}: starts with {(head + lengths)[:4].hex(" ") or "nothing"}, '
+                'wanted an IDX file of 1 to 3 axes: 00 00 08 01')
+            shape = struct.unpack(f'>{n_axes}I', lengths)
+            wanted = math.prod(shape)
+            values, size = bytearray(), 2**20
+            while len(values) <= wanted and (block := file.read(size)): values += block
         except (OSError, EOFError, zlib.error) as e:
             raise ValueError(f'{path}: not a whole gzip file ({e})') from None
-    if data[:3] != b'\0\0\x08' or len(data) < 4 or len(data) < 4 + 4*data[3]:
-        head = data[:4].hex(' ') or 'nothing'
-        raise ValueError(f'{path}: starts with {head}, wanted an IDX file: 00 00 08')
-    start = 4 + 4*data[3]
-    shape = struct.unpack(f'>{data[3]}I', data[4:start])
-    have, want = len(data)-start, int(np.prod(shape, dtype=object))
-    if have != want:
-        raise ValueError(f'{path}: holds {have} bytes of data, its header says {want}')
-    values = np.frombuffer(bytearray(data), np.uint8, offset=start)
-    return torch.from_numpy(values.reshape(shape))
+    if len(values) != wanted:
+        have = len(values) if len(values) < wanted else f'over {wanted}'
+        raise ValueError(f'{path}: holds {have} bytes, the header says {wanted}')
+    return torch.from_numpy(np.frombuffer(values, np.uint8).reshape(shape))
 
 # %% ../nbs/00_data.ipynb #b43291db
 class Data(NamedTuple):
@@ -47,6 +51,18 @@ class Data(NamedTuple):
     y_train:Tensor # int64, `(n,)`
     x_valid:Tensor # float32, `(n_valid, n_in)`
     y_valid:Tensor # int64, `(n_valid,)`
+
+    def to(self, device:str|torch.device)->'Data':
+        "The same on a device. A `ValueError` names what nothing can be learned from."
+        for name, t in self._asdict().items():
+            if not isinstance(t, Tensor):
+                raise ValueError(f'{name} is a {type(t).__name__}, wanted a Tensor')
+            if t.dim() == 0 or not len(t): raise ValueError(f'{name} has no rows')
+            if not t.isfinite().all(): raise ValueError(f'{name} has nan or infinity')
+        for x, y, part in (*self[:2], 'train'), (*self[2:], 'valid'):
+            if len(x) != len(y):
+                raise ValueError(f'{len(x)} rows in x_{part}, but {len(y)} in y_{part}')
+        return Data(*(t.to(device) for t in self))
 
 # %% ../nbs/00_data.ipynb #911782e7
 def _read_pair(folder, name):

@@ -23,7 +23,7 @@ def relu(
     x:Tensor, # any shape
 )->Tensor:    # same shape, nothing below 0
     "Rectified linear unit: positive entries as they are, 0 for the others."
-    return x.clamp_min(0)
+    return x.relu()
 
 # %% ../nbs/02_forward.ipynb #a57ad2b7
 def _check_alike(name, **tensors):

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 from tqdm.auto import tqdm
 from .classify import accuracy
 from .data import Data
@@ -68,18 +68,18 @@ class Learner:
         held = {id(p) for group in opt.param_groups for p in group['params']}
         if held != {id(p) for p in model.parameters()}:
             raise ValueError("Learner: opt does not hold the model's parameters")
+        if isinstance(opt, LBFGS): raise ValueError('Learner: LBFGS needs its own loop')
         if bs < 1: raise ValueError(f'Learner: bs is {bs}, wanted 1 or more')
         self.model, self.opt, self.loss, self.bs = model, opt, loss, bs
         self.device = next(iter(model.parameters())).device
-        self.data = Data(*(t.to(self.device) for t in data))
+        self.data = Data(*data).to(self.device)
         self.callbacks = [Schedule(), Progress()] if callbacks is None else [*callbacks]
         self.metrics, self.generator = metrics, generator or torch.default_generator
-        self.history, self.n_batches = History(), math.ceil(len(data.x_train)/bs)
+        self.history, self.n_batches = History(), math.ceil(len(self.data.x_train)/bs)
         self.step, self.n_steps, self.order, self.stopped = 0, 0, None, False
 
     epoch = property(lambda self: self.step // self.n_batches) # epochs that are done
     batch = property(lambda self: self.step % self.n_batches)  # of the present epoch
-    n_epochs = property(lambda self: self.n_steps // self.n_batches)
     done = property(lambda self: self.step >= self.n_steps)
 
 # %% ../nbs/09_learner.ipynb #73b456f6
@@ -118,8 +118,7 @@ def _call(self:Learner, point):
 
 # %% ../nbs/09_learner.ipynb #d6d117f9
 @patch
-def _fit_epoch(self:Learner):
-    "The rest of the present epoch."
+def _fit_epoch(self:Learner): # the rest of the present one
     x, y, g = self.data.x_train, self.data.y_train, self.generator
     if self.order is None: self.order = torch.randperm(len(x), generator=g)
     self._call('before_epoch')
@@ -187,7 +186,8 @@ class Progress(Callback):
         self.bar.close()
         figures = [f'{key.replace("_", " ")} {value:.4f}' for key, value
                    in learn.history[-1].items() if key not in ('epoch', 'lr')]
-        print(f'epoch {learn.epoch}/{learn.n_epochs}', *figures, sep='  ', flush=True)
+        n_epochs = learn.n_steps // learn.n_batches
+        print(f'epoch {learn.epoch}/{n_epochs}', *figures, sep='  ', flush=True)
     def after_fit(self, learn):
         if self.bar is not None: self.bar.close()
 

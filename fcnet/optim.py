@@ -43,15 +43,15 @@ class SGD(_Rule):
     ):
         _check_range('SGD', lr=lr, weight_decay=weight_decay)
         _check_range('SGD', below=1, momentum=momentum)
-        settings = dict(lr=lr, momentum=momentum, weight_decay=weight_decay)
-        super().__init__(params, settings)
+        super().__init__(params, dict(lr=lr, momentum=momentum, dampening=0,
+                                      weight_decay=weight_decay))
 
     def update(self, p, grad, state, lr, momentum, weight_decay, **_):
         if weight_decay: grad = grad + weight_decay*p
         if momentum:
-            if 'velocity' in state: state['velocity'].mul_(momentum).add_(grad)
-            else: state['velocity'] = grad.clone()
-            grad = state['velocity']
+            v = state.get('momentum_buffer')
+            v = grad.clone() if v is None else v.mul_(momentum).add_(grad)
+            grad = state['momentum_buffer'] = v
         p.sub_(grad, alpha=lr)
 
 # %% ../nbs/08_optim.ipynb #ac493ca1
@@ -73,16 +73,16 @@ class Adam(_Rule):
 
     def update(self, p, grad, state, lr, betas, eps, weight_decay, **_):
         if not state:
-            state.update(t=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
+            m, s = torch.zeros_like(p), torch.zeros_like(p)
+            state.update(step=0, exp_avg=m, exp_avg_sq=s)
         if weight_decay and self.decoupled: p.mul_(1 - lr*weight_decay)
         elif weight_decay: grad = grad + weight_decay*p
-        state['t'] += 1
-        mean, square, t = state['mean'], state['square'], state['t']
-        beta1, beta2 = betas
-        mean.lerp_(grad, 1-beta1)
-        square.mul_(beta2).addcmul_(grad, grad, value=1-beta2)
-        size = (square/(1-beta2**t)).sqrt_().add_(eps)
-        p.addcdiv_(mean, size, value=-lr/(1-beta1**t))
+        t = state['step'] = int(state['step']) + 1
+        (beta1, beta2), m, s = betas, state['exp_avg'], state['exp_avg_sq']
+        m.lerp_(grad, 1-beta1)
+        s.mul_(beta2).addcmul_(grad, grad, value=1-beta2)
+        size = (s/(1-beta2**t)).sqrt_().add_(eps)
+        p.addcdiv_(m, size, value=-lr/(1-beta1**t))
 
 # %% ../nbs/08_optim.ipynb #361a333b
 class AdamW(Adam):

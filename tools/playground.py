@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 from fcnet.classify import accuracy
-from fcnet.cli import build_model
 from fcnet.data import Data, get_data, normalize
+from fcnet.deep import build_model
 from fcnet.learner import Learner, Schedule
 from fcnet.optim import AdamW
 from fcnet.regularize import Distort
