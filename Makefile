@@ -8,7 +8,7 @@ NOTEBOOKS = $(sort $(wildcard nbs/$(NB)*.ipynb))
 NPM := katex@0.19.1 axe-core@4.14.1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help train test check notebooks lab docs test-site
+.PHONY: help train test check check-workflows notebooks lab docs test-site
 
 help:
 	@echo "make train      learn MNIST with the hand-written network (ARGS='--epochs 3' to pass options)"
@@ -17,6 +17,7 @@ help:
 	@echo "make lab        open JupyterLab on the notebooks"
 	@echo "make docs       build the site into _docs/"
 	@echo "make test-site  look at every page of the site in a real browser"
+	@echo "make check-workflows  look for mistakes in what GitHub runs"
 
 train: .venv/installed
 	@fcnet_train $(ARGS)
@@ -26,6 +27,10 @@ test: check
 
 check: .venv/installed-dev
 	python tools/check.py
+
+check-workflows: .venv/installed-site
+	zizmor -q --offline .github/workflows
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yaml
 
 notebooks: .venv/installed-dev
 	nbdev_clean && nbdev_export
