@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from conftest import DOCS, VIEWS
 from fcnet.data import get_data, normalize
-from fcnet.images import digit_from_image
-from PIL import Image
+from fcnet.images import _digit_from_ink, digit_from_image
+from PIL import Image, ImageDraw
 from safetensors import safe_open
 
 MODULE = "const net = await import(new URL('playground/network.js', location.href));\n"
@@ -133,13 +133,29 @@ def heavy(corner):
     ink[10, 100:150], ink[270, 100:150] = 50, 80 # below and above the threshold of a quarter
     return ink[::corner, ::corner]
 
-@pytest.mark.parametrize('ink', [pattern(280, 280, 0), pattern(90, 150, 1), pattern(200, 60, 2), pattern(230, 3, 3), heavy(1), heavy(-1)])
+def drawn(width, *strokes):
+    "Strokes on the pad, with a round pen of this width."
+    image = Image.new('L', (280, 280))
+    for stroke in strokes:
+        ImageDraw.Draw(image).line(stroke, fill=255, width=width, joint='curve')
+        for x, y in (stroke[0], stroke[-1]): ImageDraw.Draw(image).circle((x, y), width/2, fill=255)
+    return np.asarray(image, dtype=float)
+
+FIVE = [(90, 60), (85, 130), (150, 125), (180, 180), (140, 230), (80, 215)], [(90, 60), (180, 55)]
+DRAWN = [drawn(22, *FIVE), drawn(5, *FIVE), drawn(40, *FIVE), drawn(22, [(140, 70), (150, 90)])]
+
+def in_the_page(visit, ink):
+    return run(visit('playground.html'), 'return [...net.digitFromInk(Float64Array.from(args[0]), 280)]', (ink/ink.max()).flatten().tolist())
+
+@pytest.mark.parametrize('ink', [pattern(280, 280, 0), pattern(90, 150, 1), pattern(200, 60, 2), pattern(230, 3, 3), heavy(1), heavy(-1), *DRAWN])
+def test_any_ink_takes_the_form_that_fcnet_gives_it(visit, ink):
+    wanted = _digit_from_ink((ink/ink.max()).astype(np.float32)).flatten()*255/256
+    np.testing.assert_allclose(in_the_page(visit, ink), wanted, atol=1e-5)
+
+@pytest.mark.parametrize('ink', DRAWN)
 def test_drawing_becomes_the_digit_that_fcnet_predict_would_read(visit, tmp_path, ink):
-    framed = np.zeros((300, 300), dtype=np.uint8)
-    framed[10:290, 10:290] = ink # digit_from_image takes the ground from the border
-    Image.fromarray(framed).save(tmp_path/'ink.png')
-    got = run(visit('playground.html'), 'return [...net.digitFromInk(Float64Array.from(args[0]), 280)]', (ink/ink.max()).flatten().tolist())
-    np.testing.assert_allclose(got, digit_from_image(tmp_path/'ink.png').numpy(), atol=1e-5)
+    Image.fromarray(ink.astype(np.uint8)).save(tmp_path/'ink.png')
+    np.testing.assert_allclose(in_the_page(visit, ink), digit_from_image(tmp_path/'ink.png').numpy(), atol=1e-5)
 
 def test_drawings_of_nothing_and_of_little(visit):
     page = visit('playground.html')
@@ -148,7 +164,7 @@ def test_drawings_of_nothing_and_of_little(visit):
     ink[3:10, 20:23] = 1
     small = run(page, 'return [...net.digitFromInk(Float64Array.from(args[0]), 28)]', ink.flatten().tolist())
     square = np.array(small).reshape(28, 28) > 0
-    assert square.any(1).sum() == 20 and square.any(0).sum() == 9 and square.sum() == 180
+    assert square.any(1).sum() == 20 and square.any(0).sum() == 4 and square.sum() == 80 # its pen is thinned from 3 to 1
 
 # ---- the page
 

@@ -65,33 +65,79 @@ export function step(network, grads, lr) {
   });
 }
 
-// ---- 00 Data and 13 Command line: pixels
+// ---- 00 Data and 14 Images: pixels. A picture is { values, height, width }.
 
 export const normalize = (pixels, mean, std) => Float64Array.from(pixels, v => (v - mean) / std);
 
-// Ink in [0, 1], `width` columns, brought into MNIST's form: the longer side 20 pixels, centered by mass in 28x28.
-// (For drawings under 20 pixels `digit_from_image` interpolates where this repeats pixels.) Null if there is no ink.
-export function digitFromInk(ink, width) {
-  const height = ink.length / width, rows = [], cols = [];
-  ink.forEach((v, i) => { if (v > 0.25) { rows.push(Math.floor(i / width)); cols.push(i % width); } });
+const round = v => Math.abs(v % 1) === 0.5 ? 2 * Math.round(v / 2) : Math.round(v); // halves to even, as in Python
+const least = a => a.reduce((p, q) => Math.min(p, q)), most = a => a.reduce((p, q) => Math.max(p, q));
+
+function crop({ values, width }, top, left, h, w) { // zeros where there is nothing
+  const out = new Float64Array(h * w), height = values.length / width;
+  out.forEach((_, i) => {
+    const y = top + Math.floor(i / w), x = left + i % w;
+    if (y >= 0 && y < height && x >= 0 && x < width) out[i] = values[y*width + x];
+  });
+  return { values: out, height: h, width: w };
+}
+
+function cut(picture) { // the box around the ink
+  const rows = [], cols = [], { values, width } = picture;
+  values.forEach((v, i) => { if (v > 0.25) { rows.push(Math.floor(i / width)); cols.push(i % width); } });
   if (!rows.length) return null;
-  const least = a => a.reduce((p, q) => Math.min(p, q)), most = a => a.reduce((p, q) => Math.max(p, q));
-  const top = least(rows), left = least(cols), h = most(rows) - top + 1, w = most(cols) - left + 1;
-  const scale = Math.max(h, w) / 20, sh = Math.max(1, Math.round(h / scale)), sw = Math.max(1, Math.round(w / scale));
-  const span = (i, side, n) => { // the rows or columns that make up row or column i of n
-    const start = Math.min(Math.round(i * side / n), side - 1);
-    return [start, Math.max(start + 1, Math.round((i + 1) * side / n))];
+  const top = least(rows), left = least(cols);
+  return crop(picture, top, left, most(rows) - top + 1, most(cols) - left + 1);
+}
+
+function around({ values, height, width }, n, choose) { // the largest or smallest of the 2n+1 rows and columns around
+  const along = (a, stride, side) => a.map((v, i) => {
+    const at = Math.floor(i / stride) % side;
+    for (let d = Math.max(-n, -at); d <= Math.min(n, side - 1 - at); d++) v = choose(v, a[i + d*stride]);
+    return v;
+  });
+  return { values: along(along(values, width, height), 1, width), height, width };
+}
+
+const pad = (picture, n) => crop(picture, -n, -n, picture.height + 2*n, picture.width + 2*n);
+
+function penOf(picture) { // its width, in pixels
+  const full = pad({ ...picture, values: picture.values.map(v => +(v > 0.5)) }, 1), sum = (s, v) => s + v;
+  const area = full.values.reduce(sum), inner = around(full, 1, Math.min).values.reduce(sum);
+  return 2 * area / (area - inner);
+}
+
+function fitPen(box) { // strokes as wide as those of MNIST: a tenth of the longer side
+  const { height, width } = box, n = Math.min(Math.trunc((penOf(box) - 0.1 * Math.max(height, width)) / (2 * (1 - 0.1))),
+                                              Math.floor((Math.min(height, width) - 1) / 2));
+  return n > 0 ? around(pad(box, 1), n, Math.min) : around(pad(box, -n), -n, Math.max);
+}
+
+// Ink in [0, 1], `width` columns, brought into MNIST's form: its pen, the longer side 20 pixels, centered by mass in
+// 28x28. (For drawings under 20 pixels `digit_from_image` interpolates where this repeats pixels.) Null without ink.
+export function digitFromInk(ink, width) {
+  const found = cut({ values: ink, height: ink.length / width, width });
+  if (!found) return null;
+  const box = cut(fitPen(found)), { height: h, width: w } = box;
+  const scale = 20 / Math.max(h, w), sh = Math.max(1, round(h * scale)), sw = Math.max(1, round(w * scale));
+  const span = (i, side, n) => { // the rows or columns whose middle lies in row or column i of n, as Pillow has it
+    const step = side / n, wide = Math.max(step, 1), middle = (i + 0.5) * step, found = [];
+    const last = Math.min(side, Math.trunc(middle + 0.5 * wide + 0.5));
+    for (let k = Math.max(0, Math.trunc(middle - 0.5 * wide + 0.5)); k < last; k++) {
+      const far = (k - middle + 0.5) / wide;
+      if (far > -0.5 && far <= 0.5) found.push(k);
+    }
+    return found;
   };
   const small = new Float64Array(sh * sw);
   for (let r = 0; r < sh; r++) for (let c = 0; c < sw; c++) {
-    const [r0, r1] = span(r, h, sh), [c0, c1] = span(c, w, sw);
-    for (let y = r0; y < r1; y++) for (let x = c0; x < c1; x++) small[r*sw + c] += ink[(top + y)*width + left + x];
-    small[r*sw + c] /= (r1 - r0) * (c1 - c0);
+    const rows = span(r, h, sh), cols = span(c, w, sw);
+    for (const y of rows) for (const x of cols) small[r*sw + c] += box.values[y*w + x];
+    small[r*sw + c] /= rows.length * cols.length;
   }
   const peak = most(small), mass = small.reduce((s, v) => s + v);
   const place = (side, position) => { // so that the center of mass falls on the center
     const center = small.reduce((s, v, i) => s + v * position(i), 0) / mass;
-    return Math.min(Math.max(Math.round(14 - center), 0), 28 - side);
+    return Math.min(Math.max(round(14 - center), 0), 28 - side);
   };
   const y0 = place(sh, i => Math.floor(i / sw)), x0 = place(sw, i => i % sw), digit = new Float64Array(784);
   small.forEach((v, i) => { digit[(y0 + Math.floor(i / sw))*28 + x0 + i % sw] = v / peak * 255 / 256; });
