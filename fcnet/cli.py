@@ -28,7 +28,7 @@ from .checkpoint import Checkpoint, atomic_write, load_tensors
 from .classify import accuracy, confusion, cross_entropy, show_confusion, softmax
 from .data import Data, get_data, normalize
 from .deep import build_model, load_model
-from .images import digit_from_image
+from .images import digit_from_image, read_digit
 from .layers import Model
 from .learner import Learner, Progress, Schedule
 from .optim import SGD, Adam, AdamW
@@ -180,8 +180,7 @@ def _train(learn, path, resume):
     _report(learn, path.parent)
 
 # %% ../nbs/18_cli.ipynb #51d402a4
-def _path(out, resume):
-    "Where the model is, or will be."
+def _path(out, resume): # where the model is, or will be
     path = Path(resume or out or f'runs/{datetime.now():%Y-%m-%d_%H-%M-%S.%f}')
     return path if resume is not None and path.is_file() else path/'model.safetensors'
 
@@ -219,7 +218,7 @@ def fcnet_predict(
     images:list,     # image files with one digit each: PNG, JPEG, ...
     json:bool=False, # print JSON, a line for each image
 )->int|None:         # exit status: 2 if an image could not be read
-    "Read the digit in each image: the digit and the probabilities of all ten."
+    "Read the digit in each image: it, or ? if not sure, and all ten probabilities."
     net, info = load_model(model)
     predict, failed = net.predict if isinstance(net, Model) else net, None
     for path in [images] if isinstance(images, (str, Path)) else images:
@@ -230,9 +229,10 @@ def fcnet_predict(
             continue
         with torch.no_grad(): p = softmax(predict(x))[0]
         if not p.isfinite().all(): raise ValueError(f'{model}: scores are not finite')
-        digit, p, name = p.argmax().item(), p.tolist(), _printable(path)
+        digit, p, name = read_digit(p), p.tolist(), _printable(path)
         if json: print(to_json({'file': str(path), 'digit': digit, 'probabilities': p}))
-        else: print(name, digit, *(f'{k}:{v:.3f}' for k, v in enumerate(p)), sep='  ')
+        else: print(name, '?' if digit is None else digit,
+                    *(f'{k}:{v:.3f}' for k, v in enumerate(p)), sep='  ')
     return failed
 
 def _printable(words): # control characters and broken names do not reach the terminal
