@@ -8,7 +8,7 @@ NOTEBOOKS = $(sort $(wildcard nbs/$(NB)*.ipynb))
 NPM := katex@0.19.1 axe-core@4.14.1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help train test check check-workflows notebooks lab docs test-site
+.PHONY: help train test check check-workflows notebooks lab docs test-site torture
 
 help:
 	@echo "make train      learn MNIST with the hand-written network (ARGS='--epochs 3' to pass options)"
@@ -18,6 +18,7 @@ help:
 	@echo "make docs       build the site into _docs/"
 	@echo "make test-site  look at every page of the site in a real browser"
 	@echo "make check-workflows  look for mistakes in what GitHub runs"
+	@echo "make torture    attack what is saved and read, for about ten minutes (ARGS='kills --count 50')"
 
 train: .venv/installed
 	@fcnet_train $(ARGS)
@@ -48,6 +49,9 @@ test-site: .venv/installed-site
 	@[ -n "$$(which chromium chromium-browser google-chrome)" ] || [ "$$(id -u)" != 0 ] || \
 		{ apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null
 	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tools
+
+torture: .venv/installed
+	python tools/torture.py $(ARGS)
 
 nbs/playground/network.safetensors: tools/playground.py .venv/installed-site
 	TQDM_DISABLE=1 python tools/playground.py
