@@ -93,8 +93,10 @@ def _opt_state(self:Learner, tensors, info)->dict: # as the optimizer wants it
     for name, value in (tensors | info['opt_state']).items():
         if not name.startswith('opt.'): continue
         _, i, key = name.split('.')
-        if getattr(value, 'shape', ()) not in ((), params[int(i)].shape):
-            raise ValueError(f'{name} has shape {tuple(value.shape)}')
+        p = params[int(i)]
+        wanted = (p.shape, p.dtype), (torch.Size(), torch.float32)
+        if isinstance(value, Tensor) and (value.shape, value.dtype) not in wanted:
+            raise ValueError(f'{name} has shape {tuple(value.shape)}, {value.dtype}')
         states.setdefault(int(i), {})[key] = deepcopy(value)
     return states
 
@@ -174,8 +176,9 @@ def load_tensors(
     if 'fcnet' not in header: raise ValueError(f'{path}: safetensors, but not of fcnet')
     if _checksum(tensors, header['fcnet']) != header.get('sha256'):
         raise ValueError(f'{path}: altered since it was written, its checksum differs')
-    info = json.loads(header['fcnet'])
-    if not isinstance(info, dict): raise ValueError(f'{path}: its values are not named')
+    try: info = json.loads(header['fcnet'])
+    except (ValueError, RecursionError): info = None
+    if type(info) is not dict: raise ValueError(f'{path}: its values cannot be read')
     return tensors, info
 
 # %% ../nbs/10_checkpoint.ipynb #aaaeae58

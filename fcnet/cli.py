@@ -35,8 +35,7 @@ from .optim import SGD, Adam, AdamW
 from .regularize import Distort
 
 # %% ../nbs/18_cli.ipynb #d07cf473
-_OPTIMIZERS = {'sgd': lambda params, lr: SGD(params, lr, momentum=0.9),
-               'adam': Adam, 'adamw': AdamW}
+_OPTIMS = {'sgd': lambda p, lr: SGD(p, lr, momentum=0.9), 'adam': Adam, 'adamw': AdamW}
 
 @dataclass
 class Settings:
@@ -73,7 +72,7 @@ _USABLE = {'hidden': (_sizes, 'sizes from 1 to 100000 such as 300,100'),
            'epochs': (lambda v: v >= 1, '1 or more'),
            'bs': (lambda v: v >= 1, '1 or more'),
            'lr': (lambda v: 0 < v < math.inf, 'a number above 0'),
-           'opt': (lambda v: v in _OPTIMIZERS, ', '.join(_OPTIMIZERS)),
+           'opt': (lambda v: v in _OPTIMS, ', '.join(_OPTIMS)),
            'dropout': (lambda v: 0 <= v < 1, '0 or more and below 1'),
            'distort': (lambda v: True, 'True or False'),
            'seed': (lambda v: 0 <= v < 2**63, '0 or more, below 2**63'),
@@ -90,7 +89,7 @@ def _learner(settings, path, device):
     info = dict(asdict(s), sizes=sizes, mean=mean, std=std, checksum=checksum)
     _check_memory(sizes)
     model = build_model(sizes, s.model, s.dropout, g).to(device)
-    opt, loss = _OPTIMIZERS[s.opt](model.parameters(), lr=s.lr), F.cross_entropy
+    opt, loss = _OPTIMS[s.opt](model.parameters(), lr=s.lr), F.cross_entropy
     callbacks = [Schedule(), Progress(), Checkpoint(path, **info)]
     if s.distort: callbacks.insert(0, Distort(g))
     return Learner(model, data, opt, loss if s.model == 'torch' else None, bs=s.bs,
@@ -136,6 +135,9 @@ def _write_figure(path, draw):
         plt.close()
     atomic_write(path, image.getvalue())
 
+def _printable(words): # control characters and broken names do not reach the terminal
+    return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in str(words))
+
 def _report(learn, out):
     "Write history.csv and curves.png to the folder `out`, and say how it ended."
     if learn.history:
@@ -144,7 +146,7 @@ def _report(learn, out):
         atomic_write(out/'history.csv', text.encode())
         _write_figure(out/'curves.png', learn.history.plot)
         print(f'validation accuracy {learn.history[-1]["valid_accuracy"]:.2%}')
-    print(f'written to {out}')
+    print(f'written to {_printable(out)}')
 
 # %% ../nbs/18_cli.ipynb #a50d557f
 def fcnet_train(
@@ -154,7 +156,9 @@ def fcnet_train(
     **settings,      # as in `Settings`
 )->None:
     "Train a fully connected network and write it to a folder, with its curves."
-    start, device, path = perf_counter(), _device(device), _path(out, resume)
+    start, device = perf_counter(), _device(device)
+    path = Path(resume or out or f'runs/{datetime.now():%Y-%m-%d_%H-%M-%S.%f}')
+    if not (resume and path.is_file()): path = path/'model.safetensors'
     settings = _settings(path, out, resume, settings)
     with torch.random.fork_rng(devices=[]): # torch's own generator is put back
         learn = _learner(settings, path, device)
@@ -162,6 +166,7 @@ def fcnet_train(
     n_params = sum(p.numel() for p in learn.model.parameters())
     print(f'{n_params} parameters, {perf_counter()-start:.1f} seconds')
 
+# %% ../nbs/18_cli.ipynb #4c72032e
 def _train(learn, path, resume):
     "Train, or go on with a training whose data are what they were, and report."
     now, epochs = learn.callbacks[-1].extra, None
@@ -171,19 +176,16 @@ def _train(learn, path, resume):
               f'{len(y_valid)} for validation, on {learn.device}')
         print(learn.model, flush=True)
     else:
-        saved = learn.load(path)
-        changed = [f'{name} was {saved.get(name)}, is {now[name]}' for name in now
-                   if saved.get(name) != now[name]]
-        if changed: raise ValueError(f'{path}: the data have changed, {changed[0]}')
+        saved = learn.load(path) | {'steps': learn.n_steps}
+        same = now | {'steps': now['epochs']*learn.n_batches}
+        changed = [f'{name} was {saved.get(name)}, is {same[name]}' for name in same
+                   if saved.get(name) != same[name]]
+        if changed: raise ValueError(f'{path}: not what was trained, {changed[0]}')
         print(f'{learn.epoch} of {now["epochs"]} epochs are done', flush=True)
     if epochs or not learn.done: learn.fit(epochs)
     _report(learn, path.parent)
 
 # %% ../nbs/18_cli.ipynb #51d402a4
-def _path(out, resume): # where the model is, or will be
-    path = Path(resume or out or f'runs/{datetime.now():%Y-%m-%d_%H-%M-%S.%f}')
-    return path if resume is not None and path.is_file() else path/'model.safetensors'
-
 def _settings(path, out, resume, given):
     "The settings that were given, or those of the training to go on with."
     if resume is None:
@@ -235,9 +237,6 @@ def fcnet_predict(
                     *(f'{k}:{v:.3f}' for k, v in enumerate(p)), sep='  ')
     return failed
 
-def _printable(words): # control characters and broken names do not reach the terminal
-    return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in str(words))
-
 # %% ../nbs/18_cli.ipynb #87c87adb
 def fcnet_evaluate(
     model:str,       # model.safetensors of fcnet_train, or the folder it is in
@@ -260,13 +259,14 @@ def fcnet_evaluate(
         print(f'{k:4} ' + ''.join(f'{v:5}' for v in row.tolist()) + f'{errors:9.1%}')
     folder = Path(model) if Path(model).is_dir() else Path(model).parent
     _write_figure(folder/'confusion.png', lambda: show_confusion(counts))
-    print(f'\nwritten to {folder/"confusion.png"}')
+    print(f'\nwritten to {_printable(folder/"confusion.png")}')
 
 # %% ../nbs/18_cli.ipynb #c1be702e
 def _parser(command):
     "The options of a command. Those that are not given are left out of the result."
     parser = ArgumentParser(prog=command.__name__, description=command.__doc__,
                             argument_default=SUPPRESS, allow_abbrev=False)
+    parser.error = lambda words: ArgumentParser.error(parser, _printable(words))
     options = docments(command, full=True, returns=False)
     if options.pop('settings', None):
         options = docments(Settings, full=True, returns=False) | options

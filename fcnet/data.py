@@ -89,6 +89,8 @@ def get_data(
     test:bool=False, # all of the training file, and the test file for validation?
 )->Data:             # flat float32 rows in [0, 1) and int64 labels
     "MNIST or data like it: the last sixth of the training file is for validation."
+    if not isinstance(path, (str, Path, type(None))):
+        raise ValueError(f'path is {path!r}, wanted a folder')
     folder = Path(path) if path is not None else files('fcnet')/'mnist'
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: there is no such folder')

@@ -8,6 +8,7 @@ __all__ = ['NOT_SURE', 'digit_from_image', 'read_digit']
 # %% ../nbs/14_images.ipynb #e8d915f0
 import math
 import struct
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
@@ -145,8 +146,9 @@ def _fit_pen(box, share=0.1):
 # %% ../nbs/14_images.ipynb #c6da6cfc
 @contextmanager
 def _readable(path):
-    "Turn what an image library raises on a bad file into a `ValueError` that names it."
-    try: yield
+    "Turn what an image library says of a bad file into a `ValueError` that names it."
+    try:
+        with warnings.catch_warnings(action='ignore'): yield
     except (UnidentifiedImageError, Image.DecompressionBombError):
         raise ValueError(f'{path}: not an image that can be read') from None
     except (OSError, SyntaxError, EOFError, ValueError, struct.error) as e:
