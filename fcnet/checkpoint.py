@@ -82,7 +82,7 @@ def _check_state(self:Learner, tensors, info):
 def _is_row(self:Learner, row): # of this learner's history
     names = [f'{part}_{name}' for part in ('train', 'valid')
              for name in ('loss', *self.metrics)]
-    numbers = all(type(value) in (int, float) for value in row.values())
+    numbers = all(type(v) in (int, float) and abs(v) < 1e30 for v in row.values())
     return [*row] == ['epoch', 'lr', *names] and numbers
 
 # %% ../nbs/10_checkpoint.ipynb #45e8db1c

@@ -48,7 +48,7 @@ def _center(box, size=28):
 # %% ../nbs/14_images.ipynb #14a1000f
 def _largest(x, side):
     "Largest value in a square around each pixel; `side` is odd."
-    x = torch.as_tensor(np.asarray(x, dtype=np.float32))[None]
+    x = torch.tensor(np.array(x, dtype=np.float32))[None]
     x = F.max_pool2d(x, (side, 1), 1, (side//2, 0)) # of each column, then of the rows
     return F.max_pool2d(x, (1, side), 1, (0, side//2))[0].numpy()
 
@@ -62,7 +62,7 @@ def _step(x, longest):
 
 def _blocks(x, step):
     "Mean of each block of `step` x `step` pixels; those at the end may be smaller."
-    x = torch.as_tensor(np.asarray(x, dtype=np.float32))[None]
+    x = torch.tensor(np.array(x, dtype=np.float32))[None]
     return F.avg_pool2d(x, step, ceil_mode=True)[0].numpy()
 
 def _ground(gray, longest=100):
