@@ -57,48 +57,41 @@ def state(self:Learner)->tuple: # tensors by name, and JSON values
                      'history': list(self.history), 'opt_state': plain,
                      'rates': [[g['lr'], g.get('peak_lr')] for g in groups]}
 
+# %% ../nbs/10_checkpoint.ipynb #f0cf183b
+def _check_tensors(tensors, wanted):
+    "A `ValueError` for other names, shapes or types than wanted, and for nan."
+    def form(t): return 'nothing' if t is None else f'{t.dtype} {tuple(t.shape)}'
+    for name in wanted | tensors:
+        here, right = form(tensors.get(name)), form(wanted.get(name))
+        if here != right: raise ValueError(f'{name} is {here}, wanted {right}')
+        if not tensors[name].isfinite().all(): raise ValueError(f'{name} is not finite')
+
 # %% ../nbs/10_checkpoint.ipynb #220a665d
 @patch
 def _check_state(self:Learner, tensors, info):
     "A `ValueError` for tensors or numbers that no training of this learner has."
-    own, order, n = self.state()[0], tensors.get('order'), self.n_batches
-    def form(t): return 'nothing' if t is None else (tuple(t.shape), t.dtype)
-    for name in own | tensors:
-        if name.startswith('opt.') or name == 'order': continue
-        a, b = form(tensors.get(name)), form(own.get(name))
-        if a != b: raise ValueError(f'{name} is {a}, wanted {b}')
     step, n_steps = info['step'], info['n_steps']
-    rows = torch.arange(len(self.data.x_train))
-    rates = [rate for pair in info['rates'] for rate in pair if rate is not None]
+    rates, history = info['rates'], info['history']
+    wanted, rows = self.state()[0], torch.arange(len(self.data.x_train))
+    wanted = {k: t for k, t in wanted.items() if k.startswith(('model.', 'random.'))}
+    if 'order' in tensors or step % self.n_batches: wanted['order'] = rows
+    params = [p for group in self.opt.param_groups for p in group['params']]
+    for name, t in (tensors | info['opt_state']).items():
+        if not name.startswith('opt.'): continue
+        p = params[int(name.split('.')[1])] # what it keeps is like p, or one number
+        if isinstance(t, Tensor): wanted[name] = p if t.dim() else torch.tensor(0.)
+    _check_tensors(tensors, wanted)
+    names = ['epoch', 'lr', *(f'{part}_{name}' for part in ('train', 'valid')
+                              for name in ('loss', *self.metrics))]
+    numbers = all(type(v) in (int, float) and abs(v) < 1e30
+                  for row in history for v in row.values())
     good = {'step': type(step) is type(n_steps) is int and 0 <= step <= n_steps,
-            'n_steps': n_steps % n == 0, 'rates': all(0 <= r < math.inf for r in rates),
-            'order': step % n == 0 if order is None else form(order) == form(rows)
-                     and torch.equal(order.sort()[0], rows),
-            'history': all(map(self._is_row, info['history']))}
+            'n_steps': n_steps % self.n_batches == 0,
+            'rates': all(r is None or 0 <= r < math.inf for p in rates for r in p),
+            'order': torch.equal(tensors.get('order', rows).sort()[0], rows),
+            'history': numbers and all([*row] == names for row in history)}
     for name, fine in good.items():
         if not fine: raise ValueError(f'{name} is not that of a training')
-
-@patch
-def _is_row(self:Learner, row): # of this learner's history
-    names = [f'{part}_{name}' for part in ('train', 'valid')
-             for name in ('loss', *self.metrics)]
-    numbers = all(type(v) in (int, float) and abs(v) < 1e30 for v in row.values())
-    return [*row] == ['epoch', 'lr', *names] and numbers
-
-# %% ../nbs/10_checkpoint.ipynb #45e8db1c
-@patch
-def _opt_state(self:Learner, tensors, info)->dict: # as the optimizer wants it
-    "What the optimizer keeps; a `ValueError` for what cannot be that."
-    params, states = [p for g in self.opt.param_groups for p in g['params']], {}
-    for name, value in (tensors | info['opt_state']).items():
-        if not name.startswith('opt.'): continue
-        _, i, key = name.split('.')
-        p = params[int(i)]
-        wanted = (p.shape, p.dtype), (torch.Size(), torch.float32)
-        if isinstance(value, Tensor) and (value.shape, value.dtype) not in wanted:
-            raise ValueError(f'{name} has shape {tuple(value.shape)}, {value.dtype}')
-        states.setdefault(int(i), {})[key] = deepcopy(value)
-    return states
 
 # %% ../nbs/10_checkpoint.ipynb #76d00ea3
 @patch
@@ -110,7 +103,11 @@ def load_state(self:Learner,
     if info['kind'] != self.kind():
         raise ValueError(f'the training had {info["kind"]}, this one has {self.kind()}')
     self._check_state(tensors, info)
-    states = self._opt_state(tensors, info)
+    states = {}
+    for name, value in (tensors | info['opt_state']).items():
+        if not name.startswith('opt.'): continue
+        _, i, key = name.split('.')
+        states.setdefault(int(i), {})[key] = deepcopy(value)
     groups = self.opt.state_dict()['param_groups']
     for group, (lr, peak) in zip(groups, info['rates'], strict=True):
         group.update({'lr': lr} if peak is None else {'lr': lr, 'peak_lr': peak})
@@ -202,8 +199,7 @@ def _try_step(self:Learner):
     model, opt = deepcopy((self.model, self.opt))
     for p in model.parameters(): p.grad = torch.zeros_like(p)
     opt.step()
-    for name, t in model.state_dict().items():
-        if not t.isfinite().all(): raise ValueError(f'{name} would not be finite')
+    _check_tensors(model.state_dict(), self.model.state_dict())
 
 @patch
 def load(self:Learner,

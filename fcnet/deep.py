@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 import torch
 from torch import Tensor, nn
-from .checkpoint import load_tensors
+from .checkpoint import _check_tensors, load_tensors
 from .classify import CrossEntropy
 from .layers import Linear, Model, Module, ReLU
 from .nn_module import MLP
@@ -108,10 +108,7 @@ def _check_model(state, model, sizes, dropout, mean, std):
         if not fine: raise ValueError(name)
     with torch.device('meta'): # shapes alone: nothing is allocated
         wanted = build_model(sizes, model, dropout).state_dict()
-    for name, t in wanted.items():
-        if (t.shape, t.dtype) != (state[name].shape, state[name].dtype):
-            raise ValueError(f'{name} has shape {tuple(state[name].shape)}')
-        if not state[name].isfinite().all(): raise ValueError(f'{name} is not finite')
+    _check_tensors(state, wanted)
 
 # %% ../nbs/12_deep.ipynb #4c234110
 def load_model(

@@ -13,20 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
+from scipy import ndimage
 from torch import Tensor
 
 # %% ../nbs/14_images.ipynb #2a7b27c7
-def _box(mask):
-    "First row and column, last row and column of what is in a mask."
-    rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    return rows[0], cols[0], rows[-1], cols[-1]
-
 def _cut(ink):
     "The box around the ink."
-    top, left, bottom, right = _box(ink > 0.25)
-    return ink[top:bottom+1, left:right+1].astype(np.float32)
+    box, = ndimage.find_objects((ink > 0.25).astype(int))
+    return ink[box].astype(np.float32)
 
 def _shrink(box, longer=20):
     "Scale so that the longer side has `longer` pixels and the largest value is 1."
@@ -38,38 +33,25 @@ def _shrink(box, longer=20):
 
 def _center(box, size=28):
     "Paste into a square of zeros so that the center of mass falls on the center."
-    sides, mass, square = box.shape, box.sum(), np.zeros((size, size), dtype=np.float32)
-    center = [box.sum(1-axis)@np.arange(sides[axis])/mass for axis in (0, 1)]
-    start = [round(size/2 - c) for c in center]
-    top, left = (int(np.clip(s, 0, size-n)) for s, n in zip(start, sides))
-    square[top:top+sides[0], left:left+sides[1]] = box
+    square, center = np.zeros((size, size), np.float32), ndimage.center_of_mass(box)
+    start = [np.clip(round(size/2 - c), 0, size - n) for c, n in zip(center, box.shape)]
+    square[tuple(slice(s, s+n) for s, n in zip(start, box.shape))] = box
     return square
 
 # %% ../nbs/14_images.ipynb #14a1000f
-def _largest(x, side):
-    "Largest value in a square around each pixel; `side` is odd."
-    x = torch.tensor(np.array(x, dtype=np.float32))[None]
-    x = F.max_pool2d(x, (side, 1), 1, (side//2, 0)) # of each column, then of the rows
-    return F.max_pool2d(x, (1, side), 1, (0, side//2))[0].numpy()
-
-def _smallest(x, side):
-    "Smallest value in a square around each pixel."
-    return -_largest(-x, side)
-
 def _step(x, longest):
     "Side of the blocks that bring the longer side down to `longest` or less."
     return math.ceil(max(x.shape)/longest)
 
 def _blocks(x, step):
     "Mean of each block of `step` x `step` pixels; those at the end may be smaller."
-    x = torch.tensor(np.array(x, dtype=np.float32))[None]
-    return F.avg_pool2d(x, step, ceil_mode=True)[0].numpy()
+    return np.asarray(Image.fromarray(x.astype(np.float32)).reduce(step))
 
 def _ground(gray, longest=100):
     "Brightness of the paper at each pixel, if the ink is dark."
     coarse = _blocks(gray, _step(gray, longest))
     side = max(coarse.shape)//3 | 1 # odd
-    closed = _smallest(_largest(coarse, side), side)
+    closed = ndimage.grey_closing(coarse, (side, side))
     return np.asarray(Image.fromarray(closed).resize(gray.shape[::-1]))
 
 # %% ../nbs/14_images.ipynb #14a10013
@@ -79,8 +61,8 @@ def _dark_ink(gray, longest=100):
     gray = gray/max(gray.max(), 1e-9) # all zeros stay zeros
     coarse = _blocks(gray, _step(gray, longest))
     side = max(coarse.shape)//3 | 1
-    light = 2*coarse - _largest(coarse, side) - _smallest(coarse, side)
-    return gray if light.sum() >= 0 else 1 - gray
+    ends = ndimage.maximum_filter(coarse, side) + ndimage.minimum_filter(coarse, side)
+    return gray if (2*coarse - ends).sum() >= 0 else 1 - gray
 
 # %% ../nbs/14_images.ipynb #5f5ffaff
 def _find_ink(gray):
@@ -94,37 +76,26 @@ def _find_ink(gray):
     ink = ink - level - 3*noise
     return (ink/ink.max()).clip(0, 1) if ink.max() > 0.02 else None
 
-# %% ../nbs/14_images.ipynb #14a10017
-def _parts(mask):
-    "Each connected part of a mask, as a mask."
-    numbers = np.arange(1, mask.size + 1, dtype=np.float32).reshape(mask.shape)*mask
-    while True:
-        spread = _largest(numbers, 3)*mask
-        if (spread == numbers).all(): break
-        numbers = spread
-    return [numbers == n for n in np.unique(numbers[mask])]
-
 # %% ../nbs/14_images.ipynb #14a1001a
-def _longer(box): return max(box[2]-box[0], box[3]-box[1]) + 1
+def _longer(box): return max(side.stop - side.start for side in box)
 
 def _is_around(box, other):
     "Does a box lie all around another one, of at least a tenth of its size?"
-    inside = all(b < o for b, o in zip(box[:2], other[:2])) and \
-             all(b > o for b, o in zip(box[2:], other[2:]))
+    inside = all(a.start < b.start and b.stop < a.stop for a, b in zip(box, other))
     return inside and _longer(other) >= _longer(box)/10
 
 def _keep_digit(ink, longest=64):
     "The ink without frames, what touches the edge, and specks."
-    step, (height, width) = _step(ink, longest), ink.shape
+    step, (height, width), square = _step(ink, longest), ink.shape, np.ones((3, 3))
     mask = _blocks(ink > 0.25, step) > 0
     touched = mask[[0, -1]].any() or mask[:,[0, -1]].any()
-    parts = _parts(np.pad(mask, 1, constant_values=touched))
-    boxes = [_box(part) for part in parts]
-    frame = [any(_is_around(box, other) for other in boxes) for box in boxes]
-    size = max(_longer(box) for box, f in zip(boxes, frame) if not f)
-    digit = sum(part for part, box, f in zip(parts, boxes, frame)
-                if not f and _longer(box) >= size/4)
-    near = _largest(digit, 3)[1:-1, 1:-1] # the blur at the rim of a stroke, too
+    parts, _ = ndimage.label(np.pad(mask, 1, constant_values=touched), square)
+    boxes = dict(enumerate(ndimage.find_objects(parts), 1))
+    digit = {i: _longer(box) for i, box in boxes.items()
+             if not any(_is_around(box, other) for other in boxes.values())}
+    kept = [i for i, size in digit.items() if size >= max(digit.values())/4]
+    # with the blur at the rim of a stroke
+    near = ndimage.binary_dilation(np.isin(parts, kept), square)[1:-1, 1:-1]
     ink = ink*np.kron(near, np.ones((step, step)))[:height,:width]
     full = np.median(ink[ink > ink.max()/2])
     return (ink/full).clip(0, 1)
@@ -132,16 +103,16 @@ def _keep_digit(ink, longest=64):
 # %% ../nbs/14_images.ipynb #14a1001d
 def _pen(ink):
     "Width of the pen, in pixels."
-    full = np.pad(ink > 0.5, 1).astype(np.float32)
-    area = full.sum()
-    return 2*area/(area - _smallest(full, 3).sum())
+    full = ink > 0.5
+    left = ndimage.binary_erosion(full, np.ones((3, 3)))
+    return 2*full.sum()/(full.sum() - left.sum())
 
 def _fit_pen(box, share=0.1):
     "Strokes thinned or thickened to a `share` of the longer side."
     n = int((_pen(box) - share*max(box.shape))/(2*(1-share)))
     n = min(n, (min(box.shape) - 1)//2) # a dot stays
-    if n > 0: return _smallest(np.pad(box, 1), 2*n+1)
-    return _largest(np.pad(box, -n), 1-2*n)
+    if n > 0: return ndimage.minimum_filter(box, 2*n+1, mode='constant')
+    return ndimage.maximum_filter(np.pad(box, -n), 1-2*n)
 
 # %% ../nbs/14_images.ipynb #c6da6cfc
 @contextmanager
