@@ -35,7 +35,6 @@ def _relative_error(a, b):
     scale = max(a.norm(), b.norm())
     return ((a-b).norm()/scale).item() if scale != 0 else 0.
 
-# %% ../nbs/03_backward.ipynb #abac67b6
 def _as_double(v, requires_grad=False):
     "A copy of a float tensor in float64; anything else as it is."
     if not (isinstance(v, Tensor) and v.is_floating_point()): return v
