@@ -89,10 +89,16 @@ def keep_at_home(out):
     for css in out.glob('site_libs/themes/*.css'):
         css.write_text(re.sub(r'@import url\(https:.*?\);', '', css.read_text()))
 
+POLISHED = {'<pre': '<pre tabindex="0"', 'role="img"></i>': 'aria-hidden="true"></i>',
+            'class="code-fold">\n<summary>Solution<': 'class="code-fold solution">\n<summary>Solution<'}
+
 def polish(out):
-    "Code that scrolls can be reached by keyboard, icons in named links are silent, nbdev's `source` links are not searched."
+    """Code that scrolls can be reached by keyboard, icons in named links are silent, solutions are known by a class
+    of their own, nbdev's `source` links are not searched."""
     for page in out.glob('*.html'):
-        page.write_text(page.read_text().replace('<pre', '<pre tabindex="0"').replace('role="img"></i>', 'aria-hidden="true"></i>'))
+        text = page.read_text()
+        for old, new in POLISHED.items(): text = text.replace(old, new)
+        page.write_text(text)
     search = out/'search.json'
     entries = [e | {'text': re.sub(r'^source\b ?', '', e['text'])} for e in json.loads(search.read_text())]
     search.write_text(json.dumps(entries, ensure_ascii=False))

@@ -92,11 +92,13 @@ def test_phone_has_the_menu(visit):
 
 def test_a_solution_opens_with_its_output(visit):
     page = visit('data.html')
-    cell = page.locator('.cell:has(> details:not([open])):has(> .cell-output)').first
-    number = cell.get_attribute('id')
+    folded = '.cell:has(> details{}:not([open])):has(> .cell-output)'
+    number = page.locator(folded.format('.solution')).first.get_attribute('id')
     assert not page.is_visible(f'#{number} .cell-output')
     page.click(f'#{number} summary')
     assert page.is_visible(f'#{number} .cell-output')
+    drawing = page.locator(folded.format(':not(.solution)')).first
+    assert drawing.locator('.cell-output').is_visible()
 
 @pytest.mark.parametrize('path', LESSONS, ids=lambda p: p.stem)
 def test_lesson(path):
