@@ -249,10 +249,10 @@ def fcnet_evaluate(
     predict = net.predict if isinstance(net, Model) else net
     with torch.no_grad(): scores = predict(normalize(x, info['mean'], info['std']))
     counts, n = confusion(scores, y), scores.shape[1]
-    part, loss = 'test' if test else 'validation', cross_entropy(scores, y)
-    right = accuracy(scores, y)
+    part, right = 'test' if test else 'validation', accuracy(scores, y)
+    loss = cross_entropy(scores, y)
     print(f'{len(y)} {part} digits: accuracy {right:.2%}, loss {loss:.4f}')
-    print('\ntrue  taken for' + ' '*(5*n-10) + 'errors')
+    print('\ntrue  taken for' + ' '*(5*n-7) + 'errors')
     print('     ' + ''.join(f'{k:5}' for k in range(n)))
     for k, row in enumerate(counts):
         errors = 1 - row[k]/row.sum() if row.sum() else math.nan
