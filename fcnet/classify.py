@@ -93,7 +93,7 @@ def show_confusion(
     n, off = len(counts), counts - counts.diag().diag()
     fig, ax = plt.subplots(figsize=(5, 4.6))
     ax.imshow(off.cpu().numpy(), cmap='Oranges')
-    style = dict(ha='center', va='center', fontsize=7.5)
+    style = dict(ha='center', va='center', fontsize=8)
     for i in range(n):
         for j in range(n):
             ink = 'white' if off[i, j] > 0.6*off.max() else '0.1'
