@@ -75,6 +75,7 @@ def test_search(visit, view):
 def test_next_leads_through_the_whole_course_in_order(visit):
     page, seen = visit('index.html'), ['index.html']
     while page.query_selector('.nav-page-next a'):
+        page.wait_for_load_state('networkidle') # fonts that are still on their way would count as failed
         page.click('.nav-page-next a')
         seen.append(page.url.rsplit('/', 1)[1])
         assert page.get_attribute('.nav-page-previous a', 'href').endswith(seen[-2])
