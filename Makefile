@@ -36,7 +36,8 @@ check-workflows: .venv/installed-site
 notebooks: .venv/installed-dev
 	nbdev_clean && nbdev_export
 	set -e; for nb in $(NOTEBOOKS); do \
-		OMP_NUM_THREADS=1 TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --coalesce-streams --inplace --log-level WARN $$nb; done
+		OMP_NUM_THREADS=1 TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace --log-level WARN $$nb; done
+	jupyter nbconvert --to notebook --coalesce-streams --inplace --log-level WARN $(NOTEBOOKS)
 	nbdev_clean && nbdev_export && python tools/readme.py
 
 lab: .venv/installed-dev
