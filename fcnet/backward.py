@@ -94,7 +94,7 @@ def relu_grad(
 )->Tensor:       # gradient of the loss for the input, same shape
     "Gradient of the rectified linear unit: `grad` where `inp` is above 0, else 0."
     _check_alike('relu_grad', grad=grad, inp=inp)
-    return grad*(inp > 0)
+    return grad*inp.sign().clamp_min(0) # the sign is 1, 0 or -1
 
 # %% ../nbs/03_backward.ipynb #92d9c1a4
 def linear_grad(

@@ -17,14 +17,14 @@ def log_softmax(
     scores:Tensor, # `(..., n_classes)`, any finite numbers
 )->Tensor:         # same shape, all at most 0
     "Logarithm of the softmax over the last axis, by log-sum-exp."
-    shifted = scores - scores.amax(-1, keepdim=True)
-    return shifted - shifted.exp().sum(-1, keepdim=True).log()
+    return scores.log_softmax(-1)
 
 def softmax(
     scores:Tensor, # `(..., n_classes)`, any finite numbers
 )->Tensor:         # same shape, probabilities: 0 to 1, with sum 1 over the last axis
     "Probabilities that are proportional to the exponentials of the scores."
     return log_softmax(scores).exp()
+
 
 # %% ../nbs/06_classify.ipynb #d2dc5c88
 def cross_entropy(
@@ -33,7 +33,11 @@ def cross_entropy(
 )->Tensor:         # scalar
     "Mean of -log(probability of the true class)."
     _check_labels('cross_entropy', scores, targ, values=False)
-    return -log_softmax(scores).gather(1, targ[:,None]).mean()
+    return _surprise(log_softmax(scores), targ)
+
+def _surprise(log_p, targ):
+    "Mean of `-log_p` at the true classes."
+    return -log_p.gather(1, targ[:,None]).mean()
 
 def _check_labels(name, scores, targ, values=True):
     "`ValueError` from `name` unless `targ` holds a class for each row of `scores`."
@@ -57,15 +61,25 @@ def cross_entropy_grad(
 )->Tensor:         # gradient of `cross_entropy(scores, targ)` for `scores`, same shape
     "Gradient of the mean cross-entropy: (softmax - one-hot)/n."
     _check_labels('cross_entropy_grad', scores, targ, values=False)
-    one_hot = torch.zeros_like(scores).scatter(1, targ[:,None], 1.)
-    return (softmax(scores) - one_hot)/len(targ)
+    return _excess(log_softmax(scores), targ)
+
+def _excess(log_p, targ, label=1.):
+    "Probabilities less `label` at the true classes, divided by n."
+    labels = log_p.new_full((len(log_p), 1), -label)
+    return log_p.exp().scatter_add(1, targ[:,None], labels)/len(log_p)
 
 class CrossEntropy(Module):
     "Mean cross-entropy as a layer: `loss(scores, targ)` with int64 labels."
+    loss, grad = staticmethod(_surprise), staticmethod(_excess)
     def fwd(self, scores, targ):
-        _check_labels('CrossEntropy', scores, targ)
-        return cross_entropy(scores, targ), (scores, targ)
-    def bwd(self, grad, saved, need_inp): return grad*cross_entropy_grad(*saved),
+        _check_labels(type(self).__name__, scores, targ, values=False)
+        log_p = log_softmax(scores)
+        try: return self.loss(log_p, targ), (log_p, targ)
+        except RuntimeError: # is a label no class?
+            _check_labels(type(self).__name__, scores, targ)
+            raise
+    def bwd(self, grad, saved, need_inp): return grad*self.grad(*saved),
+
 
 # %% ../nbs/06_classify.ipynb #125c48b5
 def accuracy(

@@ -73,7 +73,7 @@ def gradients(self:Learner,
     y:Tensor, # its targets
 )->float:     # its loss
     "Loss of a batch. Its gradients, and no others, are in `.grad` afterwards."
-    self.opt.zero_grad()
+    self.model.zero_grad()
     ours = isinstance(self.model, Model)
     loss = self.model(x, y) if ours else self.loss(self.model(x), y)
     self.model.backward() if ours else loss.backward()
@@ -193,8 +193,8 @@ class Progress(Callback):
         self.bar = tqdm(total=learn.n_batches, initial=learn.batch, unit=' batches',
                         desc=f'epoch {learn.epoch+1}', leave=False, disable=hidden)
     def after_batch(self, learn):
-        self.bar.update()
-        self.bar.set_postfix(loss=f'{learn.batch_loss:.4f}', refresh=False)
+        if self.bar.update(): # it was time to draw it anew
+            self.bar.set_postfix(loss=f'{learn.batch_loss:.4f}')
     def after_epoch(self, learn):
         self.bar.close()
         figures = [f'{key.replace("_", " ")} {value:.4f}' for key, value

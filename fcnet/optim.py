@@ -24,6 +24,11 @@ class _Rule(Optimizer):
             for p in group['params']:
                 if p.grad is not None: self.update(p, p.grad, self.state[p], **group)
         return loss
+    step.hooked = True # else PyTorch wraps it, which costs more than a small update
+
+    def register_step_pre_hook(self, hook):
+        raise NotImplementedError(f'{type(self).__name__} calls no hooks')
+    register_step_post_hook = register_step_pre_hook
 
 def _check_range(name, below=math.inf, **values):
     "Raise a `ValueError` unless each value is a number from 0 to below `below`."
@@ -81,8 +86,8 @@ class Adam(_Rule):
         (beta1, beta2), m, s = betas, state['exp_avg'], state['exp_avg_sq']
         m.lerp_(grad, 1-beta1)
         s.mul_(beta2).addcmul_(grad, grad, value=1-beta2)
-        size = (s/(1-beta2**t)).sqrt_().add_(eps)
-        p.addcdiv_(m, size, value=-lr/(1-beta1**t))
+        share1, share2 = 1-beta1**t, (1-beta2**t)**0.5 # of what they collect in the end
+        p.addcdiv_(m, s.sqrt().add_(eps*share2), value=-lr*share2/share1)
 
 # %% ../nbs/08_optim.ipynb #361a333b
 class AdamW(Adam):

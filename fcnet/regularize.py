@@ -11,8 +11,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from .classify import _check_labels, cross_entropy, cross_entropy_grad, log_softmax
-from .classify import softmax
+from .classify import CrossEntropy, _excess, _surprise, log_softmax
 from .layers import Linear, Module
 from .learner import Callback
 
@@ -116,8 +115,7 @@ def smooth_cross_entropy(
     label_smoothing:float=0.1, # share of the label spread over all classes, 0 to 1
 )->Tensor:         # scalar
     "Mean cross-entropy with smoothed labels. Szegedy et al. (2016)."
-    hard = cross_entropy(scores, targ)
-    return (1-label_smoothing)*hard - label_smoothing*log_softmax(scores).mean()
+    return _smooth_surprise(log_softmax(scores), targ, label_smoothing)
 
 def smooth_cross_entropy_grad(
     scores:Tensor, # one score for each class, `(n, n_classes)`
@@ -125,12 +123,17 @@ def smooth_cross_entropy_grad(
     label_smoothing:float=0.1, # share of the label spread over all classes, 0 to 1
 )->Tensor:         # gradient for `scores`, same shape
     "Gradient of the mean cross-entropy with smoothed labels."
-    n, n_classes = scores.shape
-    hard = cross_entropy_grad(scores, targ)
-    return (1-label_smoothing)*hard + label_smoothing*(softmax(scores) - 1/n_classes)/n
+    return _smooth_excess(log_softmax(scores), targ, label_smoothing)
+
+def _smooth_surprise(log_p, targ, smoothing):
+    return (1-smoothing)*_surprise(log_p, targ) - smoothing*log_p.mean()
+
+def _smooth_excess(log_p, targ, smoothing):
+    return _excess(log_p, targ, 1-smoothing) - smoothing/log_p.numel()
+
 
 # %% ../nbs/11_regularize.ipynb #06e43982
-class SmoothCrossEntropy(Module):
+class SmoothCrossEntropy(CrossEntropy):
     "Mean cross-entropy with smoothed labels, as a layer: `loss(scores, targ)`."
     def __init__(self,
         label_smoothing:float=0.1, # share of the label spread over all classes, 0 to 1
@@ -139,12 +142,10 @@ class SmoothCrossEntropy(Module):
         if not 0 <= label_smoothing <= 1: raise ValueError(
             f'SmoothCrossEntropy: label_smoothing is {label_smoothing}, wanted 0 to 1')
         self.label_smoothing = label_smoothing
-    def fwd(self, scores, targ):
-        _check_labels('SmoothCrossEntropy', scores, targ)
-        saved = scores, targ, self.label_smoothing
-        return smooth_cross_entropy(*saved), saved
-    def bwd(self, grad, saved, need_inp): return grad*smooth_cross_entropy_grad(*saved),
+    def loss(self, *args): return _smooth_surprise(*args, self.label_smoothing)
+    def grad(self, *args): return _smooth_excess(*args, self.label_smoothing)
     def __repr__(self): return f'SmoothCrossEntropy({self.label_smoothing})'
+
 
 # %% ../nbs/11_regularize.ipynb #51224784
 class KeepBest(Callback):
