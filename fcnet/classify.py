@@ -25,7 +25,6 @@ def softmax(
     "Probabilities that are proportional to the exponentials of the scores."
     return log_softmax(scores).exp()
 
-
 # %% ../nbs/06_classify.ipynb #d2dc5c88
 def cross_entropy(
     scores:Tensor, # one score for each class, `(n, n_classes)`
@@ -79,7 +78,6 @@ class CrossEntropy(Module):
             _check_labels(type(self).__name__, scores, targ)
             raise
     def bwd(self, grad, saved, need_inp): return grad*self.grad(*saved),
-
 
 # %% ../nbs/06_classify.ipynb #125c48b5
 def accuracy(
