@@ -8,7 +8,7 @@ NOTEBOOKS = $(sort $(wildcard nbs/$(NB)*.ipynb))
 NPM := katex@0.19.1 axe-core@4.14.1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help train test check check-workflows notebooks lab docs test-site torture
+.PHONY: help train test check check-workflows notebooks lab docs test-site torture bench
 
 help:
 	@echo "make train      learn MNIST with the hand-written network (ARGS='--epochs 3' to pass options)"
@@ -18,6 +18,7 @@ help:
 	@echo "make docs       build the site into _docs/"
 	@echo "make test-site  look at every page of the site in a real browser"
 	@echo "make check-workflows  look for mistakes in what GitHub runs"
+	@echo "make bench      race against other libraries, a quarter of an hour (ARGS=--quick: two minutes)"
 	@echo "make torture    attack what is saved and read, for about ten minutes (ARGS='kills --count 50')"
 
 train: .venv/installed
@@ -51,6 +52,9 @@ test-site: .venv/installed-site
 		{ apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null
 	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tools
 
+bench: .venv/installed-bench
+	cd nbs && fcnet_bench $(ARGS)
+
 torture: .venv/installed
 	python tools/torture.py $(ARGS)
 
@@ -66,6 +70,10 @@ nbs/playground/network.safetensors: tools/playground.py .venv/installed-site
 
 .venv/installed-dev: $(PROJECT) | .venv/bin/python
 	$(INSTALL) -e '.[dev]'
+	@touch $@ .venv/installed
+
+.venv/installed-bench: $(PROJECT) | .venv/bin/python
+	$(INSTALL) -e '.[bench]'
 	@touch $@ .venv/installed
 
 .venv/installed-site: .venv/installed-dev

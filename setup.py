@@ -24,7 +24,7 @@ setup(
     python_requires=f'>={cfg["min_python"]}',
     packages=['fcnet'], include_package_data=False, package_data={'fcnet': ['mnist/*', '*.mplstyle']},
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split(), 'site': cfg['site_requirements'].split()},
+    extras_require={name: cfg[f'{name}_requirements'].split() for name in ('dev', 'site', 'bench')},
     entry_points={'console_scripts': cfg['console_scripts'].split(),
                   'nbdev': ['fcnet=fcnet._modidx:d']},  # names in back-ticks become links on the site
 )
