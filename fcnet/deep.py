@@ -77,13 +77,10 @@ class BatchNorm(Module):
     def bwd(self, grad, saved, need_inp):
         x, mean, var, of_batch = saved
         return batch_norm_grad(grad, x, self.w, mean, var, self.eps, of_batch)
-
     def __repr__(self): return f'BatchNorm({len(self.w)})'
 
 # %% ../nbs/12_deep.ipynb #d1200012
-def _row_stats(x):
-    var, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
-    return mean, var
+def _row_stats(x): return torch.var_mean(x, 1, correction=0, keepdim=True)[::-1]
 
 def layer_norm(
     x:Tensor, # batch, `(n, n_in)`
@@ -122,9 +119,7 @@ class LayerNorm(Module):
         if x.dim() != 2 or x.shape[1] != len(self.w): raise ValueError(
             f'{self}: x has shape {tuple(x.shape)}, wanted (n, {len(self.w)})')
         return layer_norm(x, self.w, self.b, self.eps), x
-
     def bwd(self, grad, x, need_inp): return layer_norm_grad(grad, x, self.w, self.eps)
-
     def __repr__(self): return f'LayerNorm({len(self.w)})'
 
 # %% ../nbs/12_deep.ipynb #d1200016
@@ -178,12 +173,10 @@ class Residual(Module):
         through = grad
         for layer in reversed(self.layers): through = layer.backward(through)
         return grad + through,
-
     def __repr__(self): return f'Residual({str(self.layers)[1:-1]})'
 
 # %% ../nbs/12_deep.ipynb #5f20a9a6
-_NORMS = {'none': lambda n: [], 'batch': lambda n: [BatchNorm(n)],
-          'layer': lambda n: [LayerNorm(n)]}
+_NORMS = {'none': (), 'batch': (BatchNorm,), 'layer': (LayerNorm,)}
 
 def build_model(
     sizes:list[int],      # inputs, hidden units of each layer, outputs
@@ -198,7 +191,8 @@ def build_model(
     if model == 'torch': return MLP(sizes, dropout=dropout, generator=generator)
     layers = []
     for n_in, n_out in zip(sizes[:-1], sizes[1:-1]):
-        block = [Linear(n_in, n_out, generator=generator), *_NORMS[norm](n_out), ReLU()]
+        norms = [make(n_out) for make in _NORMS[norm]]
+        block = [Linear(n_in, n_out, generator=generator), *norms, ReLU()]
         if dropout: block.append(Dropout(dropout, generator))
         layers += [Residual(block)] if residual and n_in == n_out else block
     last = Linear(sizes[-2], sizes[-1], std=0.02, generator=generator)
