@@ -7,7 +7,7 @@ __all__ = ['OTHERS', 'Job', 'make_job']
 
 # %% ../nbs/16_peers.ipynb #a6054435
 import sys
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ class Job(NamedTuple):
         g = torch.Generator().manual_seed(epoch)
         return torch.randperm(len(self.x), generator=g).numpy()
 
+@cache # read once in a process
+def _digits(): return get_data()[:2]
+
 def make_job(
     n_hidden:int,  # hidden units
     n_out:int=10,  # 10: classes, cross-entropy; 1: the digit's value, squared error
@@ -39,7 +42,7 @@ def make_job(
     lr:float=0.05, # learning rate
 )->Job:
     "Digits, first weights and batches for a network 784-n_hidden-n_out."
-    x, y = (t[:rows] for t in get_data()[:2])
+    x, y = (t[:rows] for t in _digits())
     x, g = normalize(x, x.mean(), x.std()), torch.Generator().manual_seed(0)
     w1, w2 = kaiming_normal(784, n_hidden, g), kaiming_normal(n_hidden, n_out, g)*0.1
     weights = [t.numpy() for t in (w1, torch.zeros(n_hidden), w2, torch.zeros(n_out))]
