@@ -94,7 +94,7 @@ def relu_grad(
 )->Tensor:       # gradient of the loss for the input, same shape
     "Gradient of the rectified linear unit: `grad` where `inp` is above 0, else 0."
     _check_alike('relu_grad', grad=grad, inp=inp)
-    return grad*inp.sign().clamp_min(0) # the sign is 1, 0 or -1
+    return inp.sign().clamp_min_(0).mul_(grad) # the sign is 1, 0 or -1
 
 # %% ../nbs/03_backward.ipynb #92d9c1a4
 def linear_grad(
@@ -104,4 +104,4 @@ def linear_grad(
     need_inp:bool=True, # compute the gradient for `inp`?
 )->tuple:        # gradients for `inp` (or None), `w`, `b`, each in its argument's shape
     "Gradients of the affine map `inp@w + b`."
-    return grad@w.t() if need_inp else None, inp.t()@grad, grad.sum(0)
+    return grad@w.t() if need_inp else None, (grad.t()@inp).t(), grad.sum(0)

@@ -62,10 +62,10 @@ def cross_entropy_grad(
     _check_labels('cross_entropy_grad', scores, targ, values=False)
     return _excess(log_softmax(scores), targ)
 
-def _excess(log_p, targ, label=1.):
-    "Probabilities less `label` at the true classes, divided by n."
-    labels = log_p.new_full((len(log_p), 1), -label)
-    return log_p.exp().scatter_add(1, targ[:,None], labels)/len(log_p)
+def _excess(log_p, targ, grad=1., label=1.):
+    "Probabilities less `label` at the true classes, times `grad/n`."
+    n, labels = len(log_p), log_p.new_full((len(log_p), 1), -label)
+    return log_p.exp().scatter_add(1, targ[:,None], labels).mul_(grad/max(n, 1))
 
 class CrossEntropy(Module):
     "Mean cross-entropy as a layer: `loss(scores, targ)` with int64 labels."
@@ -77,7 +77,7 @@ class CrossEntropy(Module):
         except RuntimeError: # is a label no class?
             _check_labels(type(self).__name__, scores, targ)
             raise
-    def bwd(self, grad, saved, need_inp): return grad*self.grad(*saved),
+    def bwd(self, grad, saved, need_inp): return self.grad(*saved, grad),
 
 # %% ../nbs/06_classify.ipynb #125c48b5
 def accuracy(

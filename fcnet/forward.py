@@ -16,7 +16,7 @@ def linear(
     b:Tensor, # bias, `(n_out,)`
 )->Tensor:    # `(n, n_out)`
     "Affine map of every row of `x`."
-    return torch.addmm(b, x, w)
+    return (x@w).add_(b)
 
 # %% ../nbs/02_forward.ipynb #1c07ff3a
 def relu(

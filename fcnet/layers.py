@@ -76,8 +76,9 @@ class Linear(Module):
                 raise ValueError(f'Linear: {name} is {size!r}, wanted an int above 0')
         if std is not None and not 0 <= std < float('inf'):
             raise ValueError(f'Linear: std is {std}, wanted 0 or more')
-        self.w, self.b = kaiming_normal(n_in, n_out, generator), torch.zeros(n_out)
-        if std is not None: self.w *= std/(2/n_in)**0.5
+        w = kaiming_normal(n_in, n_out, generator)
+        if std is not None: w *= std/(2/n_in)**0.5
+        self.w, self.b = w.t().contiguous().t(), torch.zeros(n_out) # by columns
 
     def fwd(self, x):
         shape, n_in, dtype = tuple(x.shape), len(self.w), self.w.dtype

@@ -26,13 +26,16 @@ class Job(NamedTuple):
     weights:list  # `w1 (784, n_hidden)`, `b1`, `w2 (n_hidden, n_out)`, `b2`, float32
     bs:int        # rows in a batch
     lr:float      # learning rate of plain SGD
+    x_valid:np.ndarray # digits to judge by, `(10_000, 784)`
+    y_valid:np.ndarray # their labels
 
     def order(self, epoch:int)->np.ndarray: # the rows in the order of this epoch
         g = torch.Generator().manual_seed(epoch)
         return torch.randperm(len(self.x), generator=g).numpy()
 
+# %% ../nbs/16_peers.ipynb #a6091989
 @cache # read once in a process
-def _digits(): return get_data()[:2]
+def _digits(): return get_data()
 
 def make_job(
     n_hidden:int,  # hidden units
@@ -42,12 +45,13 @@ def make_job(
     lr:float=0.05, # learning rate
 )->Job:
     "Digits, first weights and batches for a network 784-n_hidden-n_out."
-    x, y = (t[:rows] for t in _digits())
-    x, g = normalize(x, x.mean(), x.std()), torch.Generator().manual_seed(0)
+    (x, y, x_valid, y_valid), g = _digits(), torch.Generator().manual_seed(0)
+    x, y = x[:rows], y[:rows]
+    x, x_valid = (normalize(t, x.mean(), x.std()).numpy() for t in (x, x_valid))
     w1, w2 = kaiming_normal(784, n_hidden, g), kaiming_normal(n_hidden, n_out, g)*0.1
     weights = [t.numpy() for t in (w1, torch.zeros(n_hidden), w2, torch.zeros(n_out))]
     if n_out == 1: y = y[:,None].float()
-    return Job(x.numpy(), y.numpy(), weights, bs, lr)
+    return Job(x, y.numpy(), weights, bs, lr, x_valid, y_valid.numpy())
 
 def _tensors(job):
     "Inputs, targets and copies of the first weights."
@@ -61,7 +65,7 @@ def _nn_model(job):
     for p, w in zip(model.parameters(), (w1.t(), b1, w2.t(), b2)): p.data.copy_(w)
     return x, y, model, F.mse_loss if len(b2) == 1 else F.cross_entropy
 
-def _nn(job, task, compiled=False):
+def _nn(job, compiled=False):
     "`nn.Module`, autograd and `torch.optim.SGD` in a bare loop."
     x, y, model, loss_of = _nn_model(job)
     opt = torch.optim.SGD(model.parameters(), lr=job.lr)
@@ -78,12 +82,11 @@ def _nn(job, task, compiled=False):
             opt.step()
         return loss.item()
     @torch.no_grad()
-    def predict(i): return model(x).sum().item()
-    def full(i): return gradients(x, y).item()
-    return dict(epoch=epoch, full=full, predict=predict)[task]
+    def scores(x): return model(torch.from_numpy(x)).numpy()
+    return dict(epoch=epoch, scores=scores, full=lambda i: gradients(x, y).item())
 
 # %% ../nbs/16_peers.ipynb #a60d6588
-def _nn_dataloader(job, task):
+def _nn_dataloader(job):
     "As PyTorch's tutorial has it: `TensorDataset` and `DataLoader`."
     from torch.utils.data import DataLoader, TensorDataset
     x, y, model, loss_of = _nn_model(job)
@@ -95,12 +98,15 @@ def _nn_dataloader(job, task):
             opt.step()
             opt.zero_grad()
         return loss.item()
-    return dict(epoch=epoch)[task]
+    @torch.no_grad()
+    def scores(x): return model(torch.from_numpy(x)).numpy()
+    return dict(epoch=epoch, scores=scores)
 
 # %% ../nbs/16_peers.ipynb #a60f3f39
-def _numpy(job, task):
+def _numpy(job):
     "NumPy, rows for examples, in place wherever it can be."
-    x, y, (w1, b1, w2, b2), bs, lr = *job[:2], [w.copy() for w in job.weights], *job[3:]
+    x, y, weights, bs, lr, *_ = job
+    w1, b1, w2, b2 = map(np.copy, weights)
     def scores(x):
         a = x@w1
         a += b1
@@ -125,10 +131,10 @@ def _numpy(job, task):
             np.subtract(w1, xb.T@d, out=w1)
             np.subtract(b1, d.sum(0), out=b1)
         return float(loss)
-    return dict(epoch=epoch, predict=lambda i: float(scores(x)[1].sum()))[task]
+    return dict(epoch=epoch, scores=lambda x: scores(x)[1])
 
 # %% ../nbs/16_peers.ipynb #a611fc2a
-def _numpy_lesson(job, task):
+def _numpy_lesson(job):
     "The functions of notebook 07: sigmoids, examples in columns, float32."
     w1, b1, w2, b2 = job.weights
     params, X = Params(w1.T, b1[:,None], w2.T, b2[:,None]), job.x.T
@@ -139,10 +145,10 @@ def _numpy_lesson(job, task):
             rows = order[start:start+job.bs]
             grads = backprop(X[:,rows], job.y[rows], params)
             params = Params(*(p - np.float32(job.lr)*g for p, g in zip(params, grads)))
-    return dict(epoch=epoch)[task]
+    return dict(epoch=epoch)
 
 # %% ../nbs/16_peers.ipynb #a61346d1
-def _jax(job, task):
+def _jax(job):
     "JAX: a compiled step, an epoch as one `lax.scan`."
     import jax
     import jax.numpy as jnp
@@ -166,18 +172,18 @@ def _jax(job, task):
         if n < len(x): params, losses = run(params, order[None,n:], x, y)
         return float(losses[-1])
     read = jax.jit(scores)
-    return dict(epoch=epoch, predict=lambda i: float(read(params, x).sum()))[task]
+    return dict(epoch=epoch, scores=lambda x: np.asarray(read(params, x)))
 
 # %% ../nbs/16_peers.ipynb #a615b979
-def _sklearn(job, task):
+def _sklearn(job):
     "scikit-learn's `MLPClassifier`, with first weights and batches of its own."
     from sklearn.neural_network import MLPClassifier
     net = MLPClassifier((job.weights[0].shape[1],), solver='sgd', alpha=0, momentum=0,
                         batch_size=job.bs, learning_rate_init=job.lr)
     def epoch(i): net.partial_fit(job.x, job.y, classes=range(10))
-    return dict(epoch=epoch)[task]
+    return dict(epoch=epoch, scores=net.predict_proba)
 
-def _tinygrad(job, task):
+def _tinygrad(job):
     "tinygrad with `TinyJit`; it leaves out the last, smaller batch."
     from tinygrad import Tensor, TinyJit, nn as tiny
     x, y, params = Tensor(job.x), Tensor(job.y), [Tensor(w) for w in job.weights]
@@ -197,10 +203,10 @@ def _tinygrad(job, task):
         for start in range(0, len(job.x) - job.bs + 1, job.bs):
             loss = step(Tensor(order[start:start+job.bs]).realize())
         loss.item() # not returned: the last batch has been left out
-    return dict(epoch=epoch)[task]
+    return dict(epoch=epoch)
 
 # %% ../nbs/16_peers.ipynb #a61793c8
-def _micrograd(job, task):
+def _micrograd(job):
     "micrograd, number by number: one digit, its time as if all took as long."
     from micrograd.engine import Value
     sys.setrecursionlimit(10_000)
@@ -214,27 +220,27 @@ def _micrograd(job, task):
         s = layer([z.relu() for z in layer(x, w1, b1)], w2, b2)
         loss = sum(v*v for v in s) # there is no exp and no log in micrograd
         loss.backward()
-    return dict(epoch=epoch)[task]
+    return dict(epoch=epoch)
 
 # %% ../nbs/16_peers.ipynb #a6194f85
-def _products(job, task, numpy=False):
+def _products(job, numpy=False):
     "The limit: the matrix products of a step, and taking the rows, in PyTorch."
     x, (w1, _, w2, _) = job.x, job.weights
     grads = np.random.default_rng(0).random((len(x), w2.shape[1]), np.float32)
     if not numpy: x, w1, w2, grads = map(torch.from_numpy, (x, w1, w2, grads))
     def products(x, grad):
         hidden = x@w1
-        return hidden@w2, hidden.T@grad, x.T@(grad@w2.T)
+        return hidden@w2, grad.T@hidden, (grad@w2.T).T@x
     def epoch(i):
         order = job.order(i) if numpy else torch.from_numpy(job.order(i))
         for k in range(0, len(x), job.bs):
             rows = order[k:k+job.bs]
             xb = x.take(rows, 0) if numpy else x.index_select(0, rows)
             products(xb, grads[:len(rows)])
-    return dict(epoch=epoch, full=lambda i: products(x, grads) and None)[task]
+    return dict(epoch=epoch, full=lambda i: products(x, grads) and None)
 
 # %% ../nbs/16_peers.ipynb #a61aad51
-def _products_jax(job, task):
+def _products_jax(job):
     "The same in JAX, an epoch as one scan."
     import jax
     import jax.numpy as jnp
@@ -253,21 +259,21 @@ def _products_jax(job, task):
         n = len(x)//job.bs*job.bs
         order = jnp.array(job.order(i))[:n].reshape(-1, job.bs)
         jax.block_until_ready(run(x, w1, w2, grads, order))
-    return dict(epoch=epoch)[task]
+    return dict(epoch=epoch)
 
 # %% ../nbs/16_peers.ipynb #a61b7792
-def _gather(job, task):
+def _gather(job):
     "Taking the rows of each batch, and nothing else."
     x, *_ = _tensors(job)
     def epoch(i):
         for rows in torch.from_numpy(job.order(i)).split(job.bs):
             x.index_select(0, rows)
-    return dict(epoch=epoch)[task]
+    return dict(epoch=epoch)
 
-def _medium(job, task, peer):
+def _medium(job, peer):
     "A peer with PyTorch's switch for products at 'medium'."
     torch.set_float32_matmul_precision('medium')
-    return peer(job, task)
+    return peer(job)
 
 # %% ../nbs/16_peers.ipynb #a61c12c0
 OTHERS = {'nn.Module, bare loop': _nn, 'nn.Module, DataLoader': _nn_dataloader,

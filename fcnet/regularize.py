@@ -123,13 +123,13 @@ def smooth_cross_entropy_grad(
     label_smoothing:float=0.1, # share of the label spread over all classes, 0 to 1
 )->Tensor:         # gradient for `scores`, same shape
     "Gradient of the mean cross-entropy with smoothed labels."
-    return _smooth_excess(log_softmax(scores), targ, label_smoothing)
+    return _smooth_excess(log_softmax(scores), targ, 1., label_smoothing)
 
 def _smooth_surprise(log_p, targ, smoothing):
     return (1-smoothing)*_surprise(log_p, targ) - smoothing*log_p.mean()
 
-def _smooth_excess(log_p, targ, smoothing):
-    return _excess(log_p, targ, 1-smoothing) - smoothing/log_p.numel()
+def _smooth_excess(log_p, targ, grad, smoothing):
+    return _excess(log_p, targ, grad, 1-smoothing) - grad*smoothing/log_p.numel()
 
 
 # %% ../nbs/11_regularize.ipynb #06e43982
