@@ -101,10 +101,9 @@ def _train(learn, path, resume):
         if changed: raise ValueError(f'{path}: not what was trained, {changed[0]}')
         print(f'{learn.epoch} of {now["epochs"]} epochs are done', flush=True)
     if epochs or not learn.done: learn.fit(epochs)
-    if learn.done and now['average']: learn.save(path, **now) # the averaged weights
     _report(learn, path.parent)
     if learn.done and now['whole']:
-        print(f'test error {test_error(*load_model(path)):.2f} %')
+        print(f'test error {test_error(*load_model(path))[0]:.2f} %')
 
 # %% ../nbs/18_cli.ipynb #51d402a4
 def _settings(path, out, resume, recipe, given):

@@ -185,13 +185,12 @@ def _sklearn(job):
 
 def _tinygrad(job):
     "tinygrad with `TinyJit`; it leaves out the last, smaller batch."
-    from tinygrad import Tensor, TinyJit, nn as tiny
+    from tinygrad import Context, Tensor, TinyJit, nn as tiny
     x, y, params = Tensor(job.x), Tensor(job.y), [Tensor(w) for w in job.weights]
     for p in params: p.requires_grad = True
     w1, b1, w2, b2 = params
     opt = tiny.optim.SGD(params, lr=job.lr)
     @TinyJit
-    @Tensor.train()
     def step(rows):
         opt.zero_grad()
         xb, yb = x[rows], y[rows]
@@ -200,8 +199,9 @@ def _tinygrad(job):
         return loss.realize(*opt.schedule_step())
     def epoch(i):
         order = job.order(i).astype(np.int32)
-        for start in range(0, len(job.x) - job.bs + 1, job.bs):
-            loss = step(Tensor(order[start:start+job.bs]).realize())
+        with Context(TRAINING=1):
+            for start in range(0, len(job.x) - job.bs + 1, job.bs):
+                loss = step(Tensor(order[start:start+job.bs]).realize())
         loss.item() # not returned: the last batch has been left out
     return dict(epoch=epoch)
 

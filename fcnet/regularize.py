@@ -171,25 +171,22 @@ class KeepBest(Callback):
 
 # %% ../nbs/11_regularize.ipynb #6f881c73
 class WeightAverage(Callback):
-    "Average the weights over the steps, use it after the fit. Polyak, Juditsky (1992)."
+    "Average the weights over the steps, use it in the end. Polyak, Juditsky (1992)."
     def __init__(self,
         decay:float=0.999, # share of the average kept at each step, 0 to below 1
     ):
         if not 0 <= decay < 1:
             raise ValueError(f'WeightAverage: decay is {decay}, wanted 0 to below 1')
-        self.decay, self.average = decay, None
+        self.decay = decay
 
     def before_fit(self, learn): # a new fit, or one that goes on?
-        if learn.step == 0: self.average = None
+        for state in learn.opt.state.values() if learn.step == 0 else ():
+            state.pop('average', None)
 
     @torch.no_grad()
     def after_batch(self, learn):
-        params = learn.model.parameters()
-        if self.average is None: self.average = [p.detach().clone() for p in params]
-        else:
-            for a, p in zip(self.average, params): a.lerp_(p, 1-self.decay)
-
-    @torch.no_grad()
-    def after_fit(self, learn): # a fit that was stopped, or failed, stays as it is
-        if not learn.done or self.average is None: return
-        for p, a in zip(learn.model.parameters(), self.average): p.copy_(a)
+        for p in learn.model.parameters():
+            state = learn.opt.state[p] # so that a checkpoint has it
+            if 'average' not in state: state['average'] = p.detach().clone()
+            state['average'].lerp_(p, 1-self.decay)
+            if learn.done: p.copy_(state['average'])

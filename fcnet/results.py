@@ -213,19 +213,32 @@ RECIPES = {
     '500-150': dict(hidden='500,150', opt='adamw', lr=0.002, bs=128, epochs=25,
                     dropout=0.3),
     'l2-100': dict(hidden='100', lr=0.1, decay=0.0005, bs=128, epochs=30),
-    '800': dict(hidden='800', opt='adamw', lr=0.002, bs=128, epochs=25, dropout=0.3)}
+    '800': dict(hidden='800', opt='adamw', lr=0.002, bs=128, epochs=25, dropout=0.3),
+    'affine-800': dict(hidden='800', opt='adamw', lr=0.003, decay=0.02, bs=256,
+                       epochs=80, distort=True, affine=1.2, elastic=0.),
+    'elastic-800': dict(hidden='800', opt='adamw', lr=0.003, decay=0.02, bs=256,
+                        epochs=120, distort=True, affine=1.2),
+    'dropout-1024': dict(hidden='1024,1024,1024', opt='adamw', lr=0.001, bs=256,
+                         epochs=50, dropout=0.5),
+    'max-norm-1024': dict(hidden='1024,1024,1024', opt='adamw', lr=0.001, bs=256,
+                          epochs=50, dropout=0.5, max_norm=2., smoothing=0.1),
+    'elastic-wide': dict(hidden='2000,1500,1000', norm='batch', opt='adamw', lr=0.003,
+                         decay=0.02, bs=512, epochs=36, distort=True, affine=1.5,
+                         elastic=36., smoothing=0.05, average=0.999,
+                         precision='medium')}
 for recipe in RECIPES.values(): recipe['whole'] = True
 
 # %% ../nbs/15_results.ipynb #e520e798
 def test_error(
     model:Model|nn.Module, # in evaluation mode
     info:dict,   # its description, as from `load_model`
-)->float:        # percent of the test file's digits
-    "Percentage of the test digits that is read wrong."
+)->tuple:        # percent of the test file's digits, and their places in the file
+    "The test digits that are read wrong."
     *_, x, y = get_data(info['data'], test=True)
     read = model.predict if isinstance(model, Model) else model
     with torch.no_grad(): scores = read(normalize(x, info['mean'], info['std']))
-    return 100*(1 - accuracy(scores, y))
+    missed = (scores.argmax(1) != y).nonzero()[:,0].tolist()
+    return 100*len(missed)/len(y), missed
 
 # %% ../nbs/15_results.ipynb #e5211355
 def run_recipe(
@@ -250,9 +263,8 @@ def run_recipe(
         if begun := path.exists(): learn.load(path)
         if not begun or not learn.done: learn.fit(None if begun else settings.epochs)
         if not learn.done: return {} # stopped by Ctrl-C; to be gone on with
-        # the checkpoint has the last weights, not their average
-        if settings.average: learn.save(path, **learn.callbacks[-1].extra)
-    found = dict(name=name, error=round(test_error(*load_model(path)), 2),
+    error, missed = test_error(*load_model(path))
+    found = dict(name=name, error=round(error, 2), missed=missed,
                  seconds=round(perf_counter() - start), resumed=begun,
                  parameters=sum(p.numel() for p in learn.model.parameters()),
                  torch=torch.__version__, threads=torch.get_num_threads(),
@@ -263,7 +275,11 @@ def run_recipe(
 # %% ../nbs/15_results.ipynb #e52381b8
 PUBLISHED = {'linear': (12.0, 'LeCun 1998'), 'mse-300': (4.7, 'LeCun 1998'),
              '300-100': (3.05, 'LeCun 1998'), '500-150': (2.95, 'LeCun 1998'),
-             'l2-100': (1.96, 'Nielsen 2015'), '800': (1.6, 'Simard 2003')}
+             'l2-100': (1.96, 'Nielsen 2015'), '800': (1.6, 'Simard 2003'),
+             'affine-800': (1.1, 'Simard 2003'), 'elastic-800': (0.7, 'Simard 2003'),
+             'dropout-1024': (1.25, 'Srivastava 2014'),
+             'max-norm-1024': (1.06, 'Srivastava 2014'),
+             'elastic-wide': (0.35, 'Ciresan 2010')}
 
 def result_table(
     path:str|Path, # JSON file with a list of records, as of `run_recipe`
