@@ -11,7 +11,7 @@ import math
 import os
 import sys
 from argparse import SUPPRESS, ArgumentParser
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields
 from datetime import datetime
 from inspect import Parameter
@@ -30,6 +30,7 @@ from .layers import Model
 from .learner import Learner, Progress, Schedule
 from .optim import SGD, Adam, AdamW
 from .results import RECIPES, Settings, load_model, make_learner, test_error
+from .scale import join, leave, parallel
 from .speed import _FULL_50, _SMALL, bench, machine, missed, save_rows, table
 
 # %% ../nbs/18_cli.ipynb #9cfbb17e
@@ -74,15 +75,20 @@ def fcnet_train(
     **settings,      # as in `Settings`
 )->None:
     "Train a fully connected network and write it to a folder, with its curves."
-    start, device = perf_counter(), _device(device)
+    start, device, rank = perf_counter(), _device(device), join()
+    again = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) # by torchrun
+    if again and out and Path(out).exists():
+        resume, out, recipe, settings = out, None, None, {}
     path = Path(resume or out or f'runs/{datetime.now():%Y-%m-%d_%H-%M-%S.%f}')
     if not (resume and path.is_file()): path = path/'model.safetensors'
     settings = _settings(path, out, resume, recipe, settings)
     with torch.random.fork_rng(devices=[]): # torch's own generator is put back
-        learn = make_learner(settings, path, device)
-        with _claimed(path.parent, resume): _train(learn, path, resume)
+        learn = parallel(make_learner(settings, path, device))
+        with redirect_stdout(io.StringIO()) if rank else _claimed(path.parent, resume):
+            _train(learn, path, resume)
+    leave()
     n_params = sum(p.numel() for p in learn.model.parameters())
-    print(f'{n_params} parameters, {perf_counter()-start:.1f} seconds')
+    if not rank: print(f'{n_params} parameters, {perf_counter()-start:.1f} seconds')
 
 # %% ../nbs/18_cli.ipynb #4c72032e
 def _train(learn, path, resume):
@@ -101,6 +107,7 @@ def _train(learn, path, resume):
         if changed: raise ValueError(f'{path}: not what was trained, {changed[0]}')
         print(f'{learn.epoch} of {now["epochs"]} epochs are done', flush=True)
     if epochs or not learn.done: learn.fit(epochs)
+    if join(): return # rank 0 reports
     _report(learn, path.parent)
     if learn.done and now['whole']:
         print(f'test error {test_error(*load_model(path))[0]:.2f} %')
