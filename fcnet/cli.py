@@ -75,13 +75,13 @@ def fcnet_train(
     **settings,      # as in `Settings`
 )->None:
     "Train a fully connected network and write it to a folder, with its curves."
-    start, device, rank = perf_counter(), _device(device), join()
-    again = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) # by torchrun
-    if again and out and Path(out).exists():
-        resume, out, recipe, settings = out, None, None, {}
+    start, rank = perf_counter(), join()
+    device = _device(device or ('cpu' if 'WORLD_SIZE' in os.environ else None))
     path = Path(resume or out or f'runs/{datetime.now():%Y-%m-%d_%H-%M-%S.%f}')
     if not (resume and path.is_file()): path = path/'model.safetensors'
     settings = _settings(path, out, resume, recipe, settings)
+    again = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) # by torchrun
+    if again and out and path.is_file(): resume = out
     with torch.random.fork_rng(devices=[]): # torch's own generator is put back
         learn = parallel(make_learner(settings, path, device))
         with redirect_stdout(io.StringIO()) if rank else _claimed(path.parent, resume):
@@ -133,7 +133,7 @@ def _settings(path, out, resume, recipe, given):
 def _claimed(folder, resume):
     "Keep a folder to one process; the claim goes with the process, however it ends."
     def check():
-        others = sorted({p.name for p in folder.glob('*')} - {'.lock'})
+        others = sorted(p.name for p in folder.glob('*') if p.name[0] != '.')
         if others and resume is None: raise ValueError(
             f'{folder} holds {others[0]}; choose another --out, or --resume {folder}')
     check()

@@ -112,10 +112,12 @@ class Precision(Callback):
     def __init__(self,
         precision:str='medium', # highest, high or medium
     ): self.precision = precision
+    before = None
     def before_fit(self, learn):
         self.before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision(self.precision)
-    def after_fit(self, learn): torch.set_float32_matmul_precision(self.before)
+    def after_fit(self, learn):
+        if self.before: torch.set_float32_matmul_precision(self.before)
 
 # %% ../nbs/15_results.ipynb #e5182b2d
 def make_learner(
@@ -217,11 +219,9 @@ RECIPES = {
     'affine-800': dict(hidden='800', opt='adamw', lr=0.003, decay=0.02, bs=256,
                        epochs=80, distort=True, affine=1.2, elastic=0.),
     'elastic-800': dict(hidden='800', opt='adamw', lr=0.003, decay=0.02, bs=256,
-                        epochs=150, distort=True, affine=1.2),
+                        epochs=120, distort=True, affine=0.5, elastic=24.),
     'dropout-1024': dict(hidden='1024,1024,1024', opt='adamw', lr=0.001, bs=256,
-                         epochs=50, dropout=0.5),
-    'max-norm-1024': dict(hidden='1024,1024,1024', opt='adamw', lr=0.001, bs=256,
-                          epochs=50, dropout=0.5, max_norm=2., smoothing=0.1),
+                         epochs=30, dropout=0.3, precision='medium'),
     'elastic-wide': dict(hidden='2000,1500,1000', norm='batch', opt='adamw', lr=0.003,
                          decay=0.02, bs=512, epochs=36, distort=True, affine=1.5,
                          elastic=36., smoothing=0.05, average=0.999,
@@ -278,7 +278,6 @@ PUBLISHED = {'linear': (12.0, 'LeCun 1998'), 'mse-300': (4.7, 'LeCun 1998'),
              'l2-100': (1.96, 'Nielsen 2015'), '800': (1.6, 'Simard 2003'),
              'affine-800': (1.1, 'Simard 2003'), 'elastic-800': (0.7, 'Simard 2003'),
              'dropout-1024': (1.25, 'Srivastava 2014'),
-             'max-norm-1024': (1.06, 'Srivastava 2014'),
              'elastic-wide': (0.35, 'Ciresan 2010')}
 
 def result_table(

@@ -8,20 +8,19 @@ __all__ = ['join', 'leave', 'average', 'Parallel', 'parallel']
 # %% ../nbs/17_scale.ipynb #17c00005
 import json
 import os
-import zlib
 from datetime import timedelta
 from functools import partial
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from .checkpoint import Checkpoint
+from fastcore.basics import patch
+from .checkpoint import _checksum
 from .learner import Callback, Learner, Progress
 
 # %% ../nbs/17_scale.ipynb #17c00018
 def join(
-    seconds:float=60., # how long to wait for the others, at the start and later
+    seconds:float=120., # how long to wait for others, at the start and in each step
 )->int:                # rank of this process, 0 if it is alone
-    "Meet the processes that `torchrun` has started. `RuntimeError` if one is missing."
+    "Meet the processes that `torchrun` has started. `TimeoutError` if one is missing."
     if 'WORLD_SIZE' in os.environ and not dist.is_initialized():
         wait = timedelta(seconds=seconds)
         try:
@@ -31,7 +30,7 @@ def join(
                                     rank=rank, world_size=world, timeout=wait)
         except dist.DistError as e:
             words = str(e).splitlines()[0]
-            raise RuntimeError(f'join: no meeting in {seconds:g} s ({words})') from None
+            raise TimeoutError(f'join: no meeting in {seconds:g} s ({words})') from None
     return _place()[0]
 
 def leave()->None:
@@ -64,61 +63,83 @@ class Parallel(Callback):
     ): self.noise, (self.rank, self.world) = noise, _place()
 
     def before_fit(self, learn):
+        self.asked, self.global_state = False, torch.get_rng_state()
         _check_same(learn)
         learn.predict = partial(self.predict, learn)
-    def after_fit(self, learn): vars(learn).pop('predict', None)
+        learn.gradients = partial(self.gradients, learn)
 
-    def before_epoch(self, learn): # other numbers for each rank and epoch
-        seed = learn.generator.initial_seed() + 1000*learn.epoch + self.rank
-        self.noise.manual_seed(seed)
+    def after_fit(self, learn):
+        for name in ('predict', 'gradients'): vars(learn).pop(name, None)
+        torch.set_rng_state(self.global_state)
 
     def before_batch(self, learn):
+        seed = learn.generator.initial_seed() + learn.step*self.world + self.rank
+        self.noise.manual_seed(seed), torch.manual_seed(seed)
         x, y = (t[self.rank::self.world] for t in (learn.x, learn.y))
         self.weight = len(x)/len(learn.x)
         if len(x): learn.x, learn.y = x, y # else it computes the batch, and counts 0
 
-    @torch.no_grad()
-    def before_step(self, learn):
-        grads = [p.grad for p in learn.model.parameters()]
-        loss = grads[0].new_tensor([learn.batch_loss])
-        average([*grads, loss], self.weight)
-        learn.batch_loss = loss.item()
+class _StopTogether(Callback):
+    "Late among the callbacks: who is asked to stop waits until all know of it."
+    def __init__(self, parallel): self.parallel = parallel
+    def after_batch(self, learn):
+        self.parallel.asked |= learn.stopped
+        learn.stopped = self.parallel.stop
 
-    def predict(self, learn, x):
-        "Scores of all rows; each process reads its share."
-        own = Learner.predict(learn, x[self.rank::self.world])
-        scores = own.new_zeros(len(x), *own.shape[1:])
-        scores[self.rank::self.world] = own
-        dist.all_reduce(scores)
-        return scores
+# %% ../nbs/17_scale.ipynb #17c09002
+@patch
+def gradients(self:Parallel, learn, x, y):
+    "The learner's, averaged over the shares."
+    loss = Learner.gradients(learn, x, y)
+    grads = [p.grad for p in learn.model.parameters() if p.grad is not None]
+    extra = grads[0].new_tensor([loss, self.asked])
+    average([*grads, extra], self.weight)
+    loss, stop = extra.tolist()
+    self.stop = stop > 0
+    return loss
+
+@patch
+def predict(self:Parallel, learn, x):
+    "Scores of all rows; each process reads its share."
+    own = Learner.predict(learn, x[self.rank::self.world])
+    scores = own.new_zeros(len(x), *own.shape[1:])
+    scores[self.rank::self.world] = own
+    dist.all_reduce(scores)
+    return scores
 
 # %% ../nbs/17_scale.ipynb #17c00021
 def parallel(
-    learn:Learner, # the same in all processes
+    learn:Learner, # the same in all processes; its loss is a plain mean over rows
 )->Learner:        # the same learner; alone it stays as it is
     "Let a learner train together with those of the other processes."
-    rank, world = _place()
+    (rank, world), owners = _place(), [*learn.callbacks, *learn.model.modules()]
     if world == 1: return learn
+    if any('BatchNorm' in type(owner).__name__ for owner in owners): raise ValueError(
+        'parallel: BatchNorm would see a share of the batch; LayerNorm would do')
+    if learn.generator is torch.default_generator: raise ValueError(
+        'parallel: the learner needs a generator of its own, of one seed on all ranks')
     noise = torch.Generator(learn.device)
-    for owner in (*learn.callbacks, *learn.model.modules()):
-        if 'BatchNorm' in type(owner).__name__: raise ValueError(
-            'parallel: BatchNorm would see a share of the batch; LayerNorm would do')
-        if getattr(owner, 'generator', None) is learn.generator: owner.generator = noise
-        if rank and isinstance(owner, (Checkpoint, Progress)): # rank 0 prints and saves
+    for owner in owners:
+        if getattr(owner, 'generator', None) is not None: owner.generator = noise
+        if rank and isinstance(owner, Progress): # rank 0 prints
             for point in (name for name in dir(Callback) if name[0] != '_'):
                 setattr(owner, point, lambda learn: None)
-    learn.callbacks.insert(0, Parallel(noise))
+    if rank: learn.save = lambda *args, **kwargs: None # and saves
+    first = Parallel(noise)
+    *others, last = learn.callbacks
+    learn.callbacks = [first, *others, _StopTogether(first), last]
     return learn
 
+# %% ../nbs/17_scale.ipynb #17c09003
 def _check_same(learn):
     "A `ValueError` unless all processes have the same weights, data and settings."
-    tensors = {'weights': learn.model.state_dict().values(), 'data': learn.data}
-    sums = {name: [zlib.crc32(t.detach().cpu().contiguous().numpy()) for t in group]
-            for name, group in tensors.items()}
-    sums |= {'settings': json.dumps(learn.kind()), 'step': learn.step}
-    found = [None]*dist.get_world_size()
-    dist.all_gather_object(found, sums)
+    tensors, info = learn.state()
+    weights = {name: t for name, t in tensors.items() if name.startswith('model.')}
+    data = {str(i): t.cpu() for i, t in enumerate(learn.data)}
+    found, text = [None]*_place()[1], json.dumps(info)
+    dist.all_gather_object(found, {'weights': _checksum(weights, ''), 'settings': text,
+                                   'data': _checksum(data, '')})
     for rank, other in enumerate(found):
-        for name in sums:
-            if other[name] != found[0][name]:
+        for name, value in other.items():
+            if value != found[0][name]:
                 raise ValueError(f'the {name} of rank {rank} are not those of rank 0')
