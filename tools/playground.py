@@ -35,7 +35,7 @@ def main():
     misread = (model.predict(data.x_valid).argmax(1) != data.y_valid).nonzero()[:5, 0].tolist()
     examples = (get_data().x_valid[first + misread]*256).round().byte()
     labels = data.y_valid[first + misread].byte()
-    weights = {name: p.half() for name, p in model.state_dict().items()}
+    weights = {name: p.half().contiguous() for name, p in model.state_dict().items()}
     info = dict(sizes=json.dumps(SIZES), mean=str(mean), std=str(std), accuracy=f'{rounded:.4f}', exact=f'{exact:.4f}')
     FILE.parent.mkdir(exist_ok=True)
     save_file({**weights, 'examples': examples, 'labels': labels}, FILE, info)
