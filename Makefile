@@ -18,7 +18,7 @@ help:
 	@echo "make docs       build the site into _docs/"
 	@echo "make test-site  look at every page of the site in a real browser"
 	@echo "make check-workflows  look for mistakes in what GitHub runs"
-	@echo "make bench      race against other libraries, a quarter of an hour (ARGS=--quick: two minutes)"
+	@echo "make bench      race against other libraries, twenty minutes (ARGS=--quick: two minutes)"
 	@echo "make torture    attack what is saved and read, for about ten minutes (ARGS='kills --count 50')"
 
 train: .venv/installed

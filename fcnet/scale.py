@@ -126,8 +126,8 @@ def parallel(
                 setattr(owner, point, lambda learn: None)
     if rank: learn.save = lambda *args, **kwargs: None # and saves
     first = Parallel(noise)
-    *others, last = learn.callbacks
-    learn.callbacks = [first, *others, _StopTogether(first), last]
+    rest, last = learn.callbacks[:-1], learn.callbacks[-1:] # there may be none
+    learn.callbacks = [first, *rest, _StopTogether(first), *last]
     return learn
 
 # %% ../nbs/17_scale.ipynb #17c09003
