@@ -103,10 +103,12 @@ def load_state(self:Learner,
     if info['kind'] != self.kind():
         raise ValueError(f'the training had {info["kind"]}, this one has {self.kind()}')
     self._check_state(tensors, info)
-    states = {}
+    states, params = {}, [p for group in self.opt.param_groups for p in group['params']]
     for name, value in (tensors | info['opt_state']).items():
         if not name.startswith('opt.'): continue
         _, i, key = name.split('.')
+        if isinstance(value, Tensor) and value.dim(): # in memory as the weights are
+            value = torch.empty_like(params[int(i)]).copy_(value)
         states.setdefault(int(i), {})[key] = deepcopy(value)
     groups = self.opt.state_dict()['param_groups']
     for group, (lr, peak) in zip(groups, info['rates'], strict=True):
