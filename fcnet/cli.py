@@ -25,11 +25,12 @@ from filelock import FileLock, Timeout
 from .checkpoint import atomic_write
 from .classify import accuracy, confusion, cross_entropy, show_confusion, softmax
 from .data import get_data, normalize
+from .experiment import Settings, load_model, make_learner
 from .images import digit_from_image, read_digit
 from .layers import Model
 from .learner import Learner, Progress, Schedule
 from .optim import SGD, Adam, AdamW
-from .results import RECIPES, Settings, load_model, make_learner, test_error
+from .results import RECIPES, test_error
 from .scale import join, leave, parallel
 from .speed import _FULL_50, _SMALL, bench, machine, missed, save_rows, table
 

@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 
 os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='agg', TQDM_DISABLE='1')
 import torch
-from fcnet import checkpoint, cli, results
+from fcnet import checkpoint, cli, experiment
 from fcnet.checkpoint import load_tensors
 from fcnet.images import digit_from_image
 from PIL import Image
@@ -99,7 +99,7 @@ TIMES = [] # of whole trainings
 def train(out, stop=None, **options):
     "Train; stop after so many steps."
     def after_batch(self, learn): learn.stopped = learn.step == stop
-    results.Progress = type('Progress', (results.Progress,), {'after_batch': after_batch})
+    experiment.Progress = type('Progress', (experiment.Progress,), {'after_batch': after_batch})
     cli.fcnet_train(out=out, **COMMON | options)
 
 def prepare(root):
@@ -275,7 +275,7 @@ ODD = [*'''- -- 0 -1 -0 1 2 3.5 1_0 ٣ 0x10 1e3 1e-320 1e38 1e400 nan inf -inf x
     sgd adamw batch layer mse medium linear cpu cuda mps --help -h * --colour'''.split(), '', ' ', '5 ', '9'*20,
     '9'*5000, str(2**31), str(2**63), str(2**63-1), 'new\nline',
     '\x1b[2J', 'bad\udcff', 'a'*300, '2,'*200 + '2']
-TAKES = {'fcnet_train': [*results._USABLE, 'device', 'out', 'resume', 'recipe'],
+TAKES = {'fcnet_train': [*experiment._USABLE, 'device', 'out', 'resume', 'recipe'],
          'fcnet_predict': ['json'], 'fcnet_evaluate': ['data', 'test']}
 
 def options(i, rng, root, folder):
