@@ -6,6 +6,9 @@ INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constr
 NOTEBOOKS = $(sort $(wildcard nbs/$(NB)*.ipynb))
 # From npm, into .venv/node_modules: the site's formulas, and the judge of its accessibility
 NPM := katex@0.19.1 axe-core@4.14.1
+# Figures are stored as SVG, what is rasterized in them at 220 dpi
+FIGURES := --ExecutePreprocessor.extra_arguments=--InlineBackend.figure_formats=svg \
+	--ExecutePreprocessor.extra_arguments="--InlineBackend.print_figure_kwargs={'dpi': 220, 'metadata': {'Date': None}}"
 export PATH := $(BIN):$(PATH)
 
 .PHONY: help train test check check-workflows notebooks lab docs test-site torture bench
@@ -37,7 +40,7 @@ check-workflows: .venv/installed-site
 notebooks: .venv/installed-dev
 	nbdev_clean && nbdev_export
 	set -e; for nb in $(NOTEBOOKS); do \
-		OMP_NUM_THREADS=1 TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace --log-level WARN $$nb; done
+		OMP_NUM_THREADS=1 TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace --log-level WARN $(FIGURES) $$nb; done
 	jupyter nbconvert --to notebook --coalesce-streams --inplace --log-level WARN $(NOTEBOOKS)
 	nbdev_clean && nbdev_export && python tools/readme.py
 
