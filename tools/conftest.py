@@ -17,12 +17,15 @@ QUIET = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '-
 VIEWS = {'light': ('light', 1280, 900), 'dark': ('dark', 1280, 900), 'phone': ('light', 360, 740)} # theme and size
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    "Serves the site, and what a test puts into `extra` under its path."
+    "Serves the site, under its address on the web too, with its page of errors; and what a test puts into `extra`."
     extra = {}
     def do_GET(self):
-        body = self.extra.get(self.path)
+        self.path = self.path.removeprefix('/fcnet')
+        body, status = self.extra.get(self.path), 200
+        if body is None and not Path(self.translate_path(self.path)).exists():
+            body, status = (DOCS/'404.html').read_bytes(), 404
         if body is None: return super().do_GET()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header('Content-Length', str(len(body)))
         self.end_headers()
         self.wfile.write(body)

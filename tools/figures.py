@@ -1,8 +1,8 @@
-"""The figures of the lessons, as files of the site: each SVG once for the light theme and once for the dark.
+"""The figures of the lessons as files of the site, SVG for both themes: `name.svg` is light, `name.svg#night` dark.
 
-The notebooks draw on paper, with dark ink. For the dark theme every color gets the opposite lightness and keeps its hue
-(in OKLab, where equal steps of lightness look equal): ink turns light, paper dark, blue stays blue. Pictures within a
-figure follow if they have color, as red and blue weights do; gray ones, digits and photos, stay what they are.
+The notebooks draw on paper, with dark ink. At night every color gets the opposite lightness and keeps its hue (in OKLab,
+where equal steps of lightness look equal): ink turns light, paper dark, blue stays blue. Pictures within a figure follow
+if they have color, as red and blue weights do; gray ones, digits and photos, stay what they are.
 """
 import base64
 import html
@@ -28,29 +28,38 @@ def at_night(rgb): # `(..., 3)`, from 0 to 1
     linear = ((lab @ np.linalg.inv(TO_LAB).T)**3 @ np.linalg.inv(TO_LMS).T).clip(0, 1)
     return np.where(linear <= 0.0031308, linear*12.92, 1.055*linear**(1/2.4) - 0.055).clip(0, 1)
 
-def night_color(match):
-    if match[0] == PAPER: return NIGHT
-    rgb = np.array([int(match[0][i:i+2], 16) for i in (1, 3, 5)])/255
+def night_color(color): # '#rrggbb'
+    if color == PAGE: return NIGHT
+    rgb = np.array([int(color[i:i+2], 16) for i in (1, 3, 5)])/255
     return '#' + ''.join(f'{round(255*c):02x}' for c in at_night(rgb))
 
-def night_picture(match):
+def both_pictures(match):
+    "A picture within a figure; if it has color, once for the day and once for the night."
     image = Image.open(io.BytesIO(base64.b64decode(match[2])))
     pixels = np.asarray(image.convert('RGBA')).astype(float)/255
     if np.abs(pixels[..., :3] - pixels[..., :1]).max() < 0.02: return match[0] # gray
     pixels[..., :3] = at_night(pixels[..., :3])
     out = io.BytesIO()
     Image.fromarray((255*pixels).round().astype('uint8')).save(out, 'png', optimize=True)
-    return match[1] + base64.b64encode(out.getvalue()).decode()
+    day = match[0].replace('<image ', '<image class="day" ', 1)
+    night = day.replace('"day"', '"night"', 1).replace(match[2], base64.b64encode(out.getvalue()).decode())
+    return day + re.sub(r' id="[^"]*"', '', night)
 
-def by_day(svg): return svg.replace(PAPER, PAGE)
+def for_both_themes(svg):
+    "The figure with rules for the night. Black is what SVG fills with when no color is said."
+    svg = short(svg).replace(PAPER, PAGE)
+    rules = ''.join(f'svg:target [style*="{use}: {color}"]{{{use}:{night_color(color)}!important}}'
+                    for use, color in sorted(set(re.findall(r'\b(fill|stroke): (#[0-9a-f]{6})\b', svg))))
+    rules += f'svg:target{{fill:{night_color("#000000")}}}.night,svg:target .day{{display:none}}svg:target .night{{display:inline}}'
+    svg = re.sub(r'<image [^>]*xlink:href="(data:image/png;base64,)([^"]*)"[^>]*/>', both_pictures, svg)
+    return svg.replace('<svg ', '<svg id="night" ', 1).replace('</style>', rules + '</style>', 1)
 
-def by_night(svg):
-    # the pictures aside, for they have no colors written as text; black is what SVG fills with when nothing is said
-    parts = re.split(r'(xlink:href="data:image/png;base64,[^"]*)', svg)
-    for i, part in enumerate(parts):
-        parts[i] = (re.sub(r'(.*base64,)([^"]*)', night_picture, part, flags=re.S) if i % 2
-                    else re.sub(r'#[0-9a-f]{6}\b', night_color, part))
-    return re.sub(r'<svg ', f'<svg fill="{night_color(re.match("#000000", "#000000"))}" ', ''.join(parts), count=1)
+def short(svg):
+    "The same drawing in fewer words: no notes, hundredths of a point."
+    def rounded(match): return f'{float(match[0]):.2f}'.rstrip('0').rstrip('.')
+    def numbers(match): return match[1] + re.sub(r'-?\d+\.\d+', rounded, ' '.join(match[2].split())) + '"'
+    svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->|<\?xml.*?\?>|<!DOCTYPE.*?>', '', svg, flags=re.S)
+    return re.sub(r'>\s+<', '><', re.sub(r'( (?:d|x|y)=")([^"]*)"', numbers, svg)).strip()
 
 def sizes(svg):
     "Width and height in pixels of the page, and the least width at which its words can be read."
@@ -65,12 +74,9 @@ def as_file(data, name, alt, folder):
     if svg := ''.join(data.get('image/svg+xml', '')):
         w, h, least = sizes(svg)
         style = f' style="--least:{least}px"' if least else ''
-        tags = ''
-        for theme, text in (('light', by_day(svg)), ('dark', by_night(svg))):
-            file = folder/f'{name}-{theme}.svg'
-            file.write_text(re.sub(r'<metadata>.*?</metadata>\s*', '', text, flags=re.S))
-            tags += tag.format(src=f'{folder.name}/{file.name}', cls=f' {theme}-content', alt=alt, w=w, h=h, style=style)
-        return tags
+        (folder/f'{name}.svg').write_text(for_both_themes(svg))
+        return ''.join(tag.format(src=f'{folder.name}/{name}.svg{part}', cls=f' {theme}-content', alt=alt, w=w, h=h, style=style)
+                       for theme, part in (('light', ''), ('dark', '#night')))
     file = folder/f'{name}.png'
     file.write_bytes(base64.b64decode(''.join(data['image/png'])))
     w, h = Image.open(file).size
