@@ -66,7 +66,7 @@ def visit(browser, address):
         page = contexts[-1].new_page()
         page.on('console', lambda m: m.type in ('error', 'warning') and wrong.append(f'{name}: {m.text}'))
         page.on('pageerror', lambda e: wrong.append(f'{name}: {e}'))
-        page.on('requestfailed', lambda r: wrong.append(f'{name}: failed {r.url}'))
+        page.on('requestfailed', lambda r: r.failure == 'net::ERR_ABORTED' or wrong.append(f'{name}: failed {r.url}')) # aborted: by going on
         page.on('request', lambda r: r.url.startswith((address, 'data:', 'blob:')) or wrong.append(f'{name}: asks {r.url}'))
         page.goto(address + name)
         if name == 'playground.html': page.wait_for_function('document.getElementById("verdict").textContent')

@@ -27,7 +27,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from smalldocs import config, layout, notebook, site
 
 MODULES = Path(sys.prefix)/'node_modules'
-KATEX_FILES = ('katex.min.css', 'fonts/*.woff2')
 SHOW_DOC = re.compile(r'---\n\n(?P<source>\[source\].*#L(?P<line>\d+).*)\n\n(?P<heading>### (?:\w+\.)?(?P<name>\w+))\n')
 PLACE = '{user}/{repo}/blob/{branch}/nbs/{name}'
 LINKS = { # HTML, for nbdev would lead a link to a notebook to its page
@@ -126,9 +125,8 @@ def build(proc, out):
 def libraries(out):
     "Of what smalldocs brings, nothing but its pages; from npm the fonts of formulas, and what search loads."
     shutil.rmtree(out/'site_libs')
-    copies = {f'katex/dist/{file.relative_to(MODULES/"katex"/"dist")}': f'katex/{file.relative_to(MODULES/"katex"/"dist")}'
-              for pattern in KATEX_FILES for file in (MODULES/'katex'/'dist').glob(pattern)}
-    for source, target in {**copies, 'minisearch/dist/es/index.js': 'minisearch.js', 'stemmer/index.js': 'stemmer.js'}.items():
+    fonts = {f'katex/dist/fonts/{file.name}': f'katex/fonts/{file.name}' for file in (MODULES/'katex'/'dist'/'fonts').glob('*.woff2')}
+    for source, target in {**fonts, 'minisearch/dist/es/index.js': 'minisearch.js', 'stemmer/index.js': 'stemmer.js'}.items():
         (out/'site_libs'/target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(MODULES/source, out/'site_libs'/target)
     shutil.copy(Path(__file__).with_name('site.js'), out)

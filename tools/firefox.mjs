@@ -4,7 +4,7 @@ import { createRequire } from 'node:module';
 
 const [modules, executablePath, address, ...pages] = process.argv.slice(2);
 const puppeteer = createRequire(modules + '/')('puppeteer-core');
-const browser = await puppeteer.launch({ browser: 'firefox', executablePath, headless: true });
+const browser = await puppeteer.launch({ browser: 'firefox', executablePath, headless: true, defaultViewport: { width: 1280, height: 900 } });
 const page = await browser.newPage(), wrong = [];
 const must = (fact, what) => fact || wrong.push(`${page.url()}: ${what}`);
 page.on('console', message => ['error', 'warn'].includes(message.type()) && wrong.push(`${page.url()}: ${message.text()}`));

@@ -31,7 +31,8 @@ def parse(text): return BeautifulSoup(text, 'html.parser')
 def in_lines(code):
     "The HTML of a block of code, each line in a span of its own that says how far it is indented: so it can wrap."
     lines, line, stack = [], '', []
-    for token in re.findall(r'<[^>]*>|\n|[^<\n]+', code.strip('\n')):
+    code = re.sub(r'<span class="op">(.*?)</span>', r'\1', code.strip('\n')) # operators have the color of other text
+    for token in re.findall(r'<[^>]*>|\n|[^<\n]+', code):
         if token == '\n':
             lines.append(line + '</span>'*len(stack))
             line = ''.join(stack)
@@ -181,7 +182,7 @@ def head(page, soup, place):
         f'<meta property="og:image:alt" content="{e(place["description"])}">', '<meta name="twitter:card" content="summary_large_image">',
         '<meta name="color-scheme" content="light dark">',
         '<link rel="icon" href="images/icon.svg" type="image/svg+xml">', '<link rel="apple-touch-icon" href="images/touch-icon.png">',
-        f'<script>{THEME}</script>', '<link rel="stylesheet" href="site.css">', *(fonts if soup.select_one('.math') else []), *own,
+        f'<script>{THEME}</script>', *(fonts if soup.select_one('.math') else []), '<link rel="stylesheet" href="site.css">', *own,
         '<script type="module" src="site.js"></script>']))
 
 def foot(source, place, date, pdf):
@@ -211,15 +212,16 @@ def with_icons(css):
     return face % base64.b64encode(out.getvalue()).decode() + re.sub(r'@font-face\s*{[^}]*bootstrap-icons[^}]*}', '', css)
 
 def render(formulas, words, out):
-    "Have Node render the formulas and make `site.css`: of theme, icons, layout and our own styles what the pages use."
+    "Have Node render the formulas and make `site.css`: of theme, icons and layout what the pages use, and our own styles."
     sources = [VENDOR/'bootswatch'/'cosmo.min.css', VENDOR/'bootstrap-icons'/'bootstrap-icons.min.css',
-               smalldocs_site.ASSETS/'smalldocs.css', out/'styles.css']
+               smalldocs_site.ASSETS/'smalldocs.css']
     css = re.sub(r'@import url\(https:.*?\);', '', '\n'.join(f.read_text() for f in sources))
     asked = json.dumps({'formulas': formulas, 'css': css, 'words': words})
     done = subprocess.run(['node', TOOLS/'render.mjs', MODULES], input=asked, capture_output=True, text=True)
     if done.returncode: sys.exit(f'tools/render.mjs: {done.stderr}')
     answer = json.loads(done.stdout)
-    (out/'site.css').write_text(with_icons(answer['css']))
+    (out/'site.css').write_text(with_icons(answer['css']) + (out/'styles.css').read_text())
+    (out/'site_libs'/'katex'/'katex.min.css').write_text(answer['katexCss'])
     return answer['rendered']
 
 # ---- all of it
