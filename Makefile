@@ -4,8 +4,12 @@ BIN := $(CURDIR)/.venv/bin
 PROJECT := setup.py settings.ini pyproject.toml constraints.txt
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 NOTEBOOKS = $(sort $(wildcard nbs/$(NB)*.ipynb))
-# From npm, into .venv/node_modules: the site's formulas, and the judge of its accessibility
-NPM := katex@0.19.1 axe-core@4.14.1
+# From npm, into .venv/node_modules: formulas, styles without what is not used, search; and for its tests
+# the judge of accessibility and the way into Firefox
+NPM := katex@0.19.1 purgecss@8.0.0 minisearch@7.2.0 stemmer@2.0.1 axe-core@4.14.1 puppeteer-core@24.43.1
+# Figures are stored as SVG, what is rasterized in them at 220 dpi
+FIGURES := --ExecutePreprocessor.extra_arguments=--InlineBackend.figure_formats=svg \
+	--ExecutePreprocessor.extra_arguments="--InlineBackend.print_figure_kwargs={'dpi': 220, 'metadata': {'Date': None}}"
 export PATH := $(BIN):$(PATH)
 
 .PHONY: help train test check check-workflows notebooks lab docs test-site torture bench
@@ -37,7 +41,7 @@ check-workflows: .venv/installed-site
 notebooks: .venv/installed-dev
 	nbdev_clean && nbdev_export
 	set -e; for nb in $(NOTEBOOKS); do \
-		OMP_NUM_THREADS=1 TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace --log-level WARN $$nb; done
+		OMP_NUM_THREADS=1 TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace --log-level WARN $(FIGURES) $$nb; done
 	jupyter nbconvert --to notebook --coalesce-streams --inplace --log-level WARN $(NOTEBOOKS)
 	nbdev_clean && nbdev_export && python tools/readme.py
 
@@ -50,6 +54,8 @@ docs: .venv/installed-site nbs/playground/network.safetensors
 test-site: .venv/installed-site
 	@[ -n "$$(which chromium chromium-browser google-chrome)" ] || [ "$$(id -u)" != 0 ] || \
 		{ apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null
+	@[ -n "$$(which firefox-esr firefox)" ] || [ "$$(id -u)" != 0 ] || \
+		{ apt-get update -qq && apt-get install -y -qq firefox-esr || true; } >/dev/null
 	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tools
 
 bench: .venv/installed-bench

@@ -17,12 +17,15 @@ QUIET = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '-
 VIEWS = {'light': ('light', 1280, 900), 'dark': ('dark', 1280, 900), 'phone': ('light', 360, 740)} # theme and size
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    "Serves the site, and what a test puts into `extra` under its path."
+    "Serves the site, under its address on the web too, with its page of errors; and what a test puts into `extra`."
     extra = {}
     def do_GET(self):
-        body = self.extra.get(self.path)
+        self.path = self.path.removeprefix('/fcnet')
+        body, status = self.extra.get(self.path), 200
+        if body is None and not Path(self.translate_path(self.path)).exists():
+            body, status = (DOCS/'404.html').read_bytes(), 404
         if body is None: return super().do_GET()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header('Content-Length', str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -63,7 +66,7 @@ def visit(browser, address):
         page = contexts[-1].new_page()
         page.on('console', lambda m: m.type in ('error', 'warning') and wrong.append(f'{name}: {m.text}'))
         page.on('pageerror', lambda e: wrong.append(f'{name}: {e}'))
-        page.on('requestfailed', lambda r: wrong.append(f'{name}: failed {r.url}'))
+        page.on('requestfailed', lambda r: r.failure == 'net::ERR_ABORTED' or wrong.append(f'{name}: failed {r.url}')) # aborted: by going on
         page.on('request', lambda r: r.url.startswith((address, 'data:', 'blob:')) or wrong.append(f'{name}: asks {r.url}'))
         page.goto(address + name)
         if name == 'playground.html': page.wait_for_function('document.getElementById("verdict").textContent')

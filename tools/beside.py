@@ -1,0 +1,112 @@
+"""What stands on the site beside its pages: the picture that others show with a link, the icon for phones, robots.txt,
+the sitemap, what search reads, notebooks to download, and the whole course as one PDF."""
+import json
+import re
+import shutil
+import textwrap
+from pathlib import Path
+
+import matplotlib
+import nbformat
+from bs4 import BeautifulSoup
+from fcnet.data import get_data
+
+matplotlib.use('agg')
+import matplotlib.pyplot as plt
+
+def card(out, name, words):
+    "The 1200x630 picture that goes with a link to the site: its name, what it is, and a digit of each kind."
+    plt.style.use(['fcnet.figures', {'figure.constrained_layout.use': False}])
+    fig = plt.figure(figsize=(12, 6.3), dpi=100)
+    fig.text(0.06, 0.74, name, fontsize=72, weight='bold', color='C0')
+    fig.text(0.06, 0.5, textwrap.fill(words, 52), fontsize=25, color='0.2', linespacing=1.5)
+    _, _, x, y = get_data()
+    for digit in range(10):
+        ax = fig.add_axes((0.06 + 0.0888*digit, 0.13, 0.08, 0.1524))
+        ax.imshow(x[y == digit][0].reshape(28, 28))
+        ax.set_axis_off()
+    fig.savefig(out/'images'/'card.png')
+    plt.close(fig)
+
+def touch_icon(out):
+    "The icon of the site in 180x180 pixels, as phones want it: the drawing of icon.svg on paper."
+    soup = BeautifulSoup((out/'images'/'icon.svg').read_text(), 'html.parser')
+    fig = plt.figure(figsize=(1.8, 1.8), dpi=100, facecolor='#fbfaf7')
+    ax = fig.add_axes((0, 0, 1, 1), xlim=(-1, 33), ylim=(33, -1), aspect='equal')
+    ax.set_axis_off()
+    for line in soup.path['d'].split('M')[1:]:
+        ax.plot(*zip(*(map(float, point.split()) for point in re.findall(r'[\d.]+ [\d.]+', line))), color=soup.path['stroke'], lw=1.8, zorder=0)
+    for circle in soup.find_all('circle'):
+        color = circle.get('fill') or circle.parent['fill']
+        ax.add_patch(plt.Circle((float(circle['cx']), float(circle['cy'])), float(circle['r']), color=color))
+    fig.savefig(out/'images'/'touch-icon.png', facecolor='#fbfaf7')
+    plt.close(fig)
+
+def addresses(out, site):
+    "robots.txt, and a sitemap that calls the home page by its one name and leaves the page of errors out."
+    (out/'robots.txt').write_text(f'User-agent: *\nAllow: /\nSitemap: {site}/sitemap.xml\n')
+    text = (out/'sitemap.xml').read_text().replace(f'{site}/index.html<', f'{site}/<')
+    text = re.sub(r'  <url>\s*<loc>[^<]*/404\.html</loc>.*?</url>\n', '', text, flags=re.S)
+    (out/'sitemap.xml').write_text(re.sub(r'\s*<lastmod>.*?</lastmod>', '', text))
+
+def search(out):
+    "What search reads: without formulas' source, without nbdev's `source` links."
+    def clean(text): return re.sub(r'\s+', ' ', re.sub(r'\\[(\[].*?\\[)\]]', ' ', re.sub(r'^source\b ?', '', text), flags=re.S))
+    entries = [{key: clean(entry[key]) if key == 'text' else entry[key] for key in ('href', 'title', 'section', 'text')}
+               for entry in json.loads((out/'search.json').read_text())]
+    (out/'search.json').write_text(json.dumps(entries, ensure_ascii=False))
+
+def notebooks(folder, out):
+    "The notebooks of the lessons without outputs, to download and run."
+    (out/'notebooks').mkdir(exist_ok=True)
+    for path in folder.glob('[0-9]*.ipynb'):
+        nb = nbformat.read(path, as_version=4)
+        for cell in nb.cells:
+            if cell.cell_type == 'code': cell.outputs, cell.execution_count = [], None
+        nbformat.write(nb, out/'notebooks'/path.name)
+
+# ---- the PDF
+
+def browser_path():
+    return next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+
+def whole(out, pages):
+    "One page of all `pages` in their order, with links among them; what only a screen needs is left out."
+    first = BeautifulSoup((out/pages[0]).read_text(), 'html.parser')
+    mains = []
+    for page in pages:
+        main = BeautifulSoup((out/page).read_text(), 'html.parser').find('main')
+        name = page.removesuffix('.html')
+        for gone in main.select('.lesson-links, .toc-inline, .page-navigation, .anchorjs-link, .code-copy-button, .dark-content, script'):
+            gone.decompose()
+        for tag in main.find_all(id=True): tag['id'] = f'{name}--{tag["id"]}'
+        for link in main.find_all('a', href=True):
+            target, _, anchor = link['href'].partition('#')
+            if target in pages or (not target and anchor):
+                at = (target or page).removesuffix('.html')
+                link['href'] = f'#{at}--{anchor or "quarto-document-content"}'
+        for image in main.find_all('img'): del image['loading']
+        for fold in main.find_all('details'): fold['open'] = ''
+        mains.append(str(main))
+    head = ''.join(f'<link rel="stylesheet" href="{css}">' for css in ('site.css', 'site_libs/katex/katex.min.css'))
+    return (f'<!doctype html><html lang="en" data-bs-theme="light"><head><meta charset="utf-8"><title>fcnet</title>{head}</head>'
+            f'<body class="whole">{"".join(mains)}</body></html>')
+
+def pdf(out, pages):
+    "Print the whole course into fcnet.pdf, with bookmarks, if a browser is there; whether it was."
+    from playwright.sync_api import sync_playwright
+    path = browser_path()
+    if not path: return False
+    page_file = out/'whole.html'
+    page_file.write_text(whole(out, pages))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=['--no-sandbox', '--disable-gpu', '--allow-file-access-from-files'])
+        page = browser.new_page()
+        page.goto(page_file.as_uri(), wait_until='networkidle')
+        foot = ('<div style="font-size:8px;width:100%;text-align:center;color:#666;font-family:sans-serif">'
+                '<span class="pageNumber"></span></div>')
+        page.pdf(path=out/'fcnet.pdf', format='A4', outline=True, tagged=True, print_background=True, display_header_footer=True,
+                 header_template='<span></span>', footer_template=foot, margin={'top': '16mm', 'bottom': '18mm', 'left': '16mm', 'right': '16mm'})
+        browser.close()
+    page_file.unlink()
+    return True

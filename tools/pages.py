@@ -1,0 +1,276 @@
+"""What every page of the site gets after smalldocs laid it out: formulas rendered, one small stylesheet and one script,
+names and ways for keyboard and screen reader, its place on the web, and links to glossary and bibliography."""
+import base64
+import html
+import io
+import json
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import figures
+from bs4 import BeautifulSoup, NavigableString
+from fontTools import subset
+from fontTools.ttLib import TTFont
+from smalldocs import site as smalldocs_site
+
+TOOLS = Path(__file__).resolve().parent
+MODULES = Path(sys.prefix)/'node_modules'
+VENDOR = smalldocs_site.ASSETS/'vendor'
+# Before the first paint: the theme that was chosen, or else the one that the reader's system prefers
+THEME = """(()=>{let t=null;try{t=localStorage.getItem('theme')}catch{}const d=document.documentElement,
+dark=t?t==='dark':matchMedia('(prefers-color-scheme: dark)').matches;d.dataset.bsTheme=dark?'dark':'light';
+if(dark){d.dataset.scheme='alternate';d.classList.add('quarto-dark')}})()"""
+
+def parse(text): return BeautifulSoup(text, 'html.parser')
+
+# ---- code
+
+def in_lines(code):
+    "The HTML of a block of code, each line in a span of its own that says how far it is indented: so it can wrap."
+    lines, line, stack = [], '', []
+    code = re.sub(r'<span class="op">(.*?)</span>', r'\1', code.strip('\n')) # operators have the color of other text
+    for token in re.findall(r'<[^>]*>|\n|[^<\n]+', code):
+        if token == '\n':
+            lines.append(line + '</span>'*len(stack))
+            line = ''.join(stack)
+            continue
+        if token.startswith('</'): stack.pop()
+        elif token.startswith('<'): stack.append(token)
+        line += token
+    lines.append(line)
+    indents = [len(text) - len(text.lstrip()) for text in (re.sub('<[^>]*>', '', line) for line in lines)]
+    return '\n'.join('<span class="l"' + f' style="--i:{min(n, 12)}"'*bool(n) + f'>{line}</span>' for n, line in zip(indents, lines))
+
+# ---- what stands around the text
+
+def name_and_reach(soup):
+    "Landmarks with names, buttons that are buttons, a way past the menus, headings that can be linked to, lists for phones."
+    body, main = soup.body, soup.find('main')
+    main['tabindex'] = '-1'
+    body.insert(0, parse('<a class="skip" href="#quarto-document-content">Skip to the text</a>'))
+    for item in soup.select('.quarto-secondary-nav .breadcrumb'): item.decompose()
+    for selector, label in {'nav.navbar': 'Site', '#quarto-sidebar': 'Course', '.quarto-secondary-nav': 'Contents',
+                            '.page-navigation': 'Lesson before and after'}.items():
+        for nav in soup.select(selector): nav['aria-label'] = label
+    for toggle in soup.select('.sidebar-item-toggle'): toggle.decompose()
+    for head in soup.select('.sidebar-item-section > .sidebar-item-container > a'):
+        head.name, head.attrs = 'span', {'class': ['sidebar-item-text', 'sidebar-link']}
+    for button in soup.select('.quarto-btn-toggle'):
+        del button['aria-label']
+        button['aria-expanded'] = 'false'
+        button.append(' Contents')
+    for glass in soup.select('#quarto-sidebar-glass'): glass.decompose()
+    for toggle in soup.select('.quarto-color-scheme-toggle'):
+        toggle.name, toggle.attrs = 'button', {'type': 'button', 'class': toggle['class'], 'aria-label': 'Light or dark'}
+    for button in soup.select('[data-bs-toggle]'):
+        for attr in ('data-bs-toggle', 'data-bs-target'): del button[attr]
+    for button in soup.select('.code-copy-button'):
+        button.attrs |= {'type': 'button', 'aria-label': 'Copy', 'title': 'Copy'}
+    for heading in soup.select('main .anchored[data-anchor-id]'):
+        link = soup.new_tag('a', attrs={'class': 'anchorjs-link', 'href': '#' + heading['data-anchor-id'],
+                                        'aria-label': f'Link to {heading.get_text().strip()}'})
+        heading.append(link)
+    if field := soup.select_one('#quarto-search input'):
+        field.attrs |= {'role': 'combobox', 'aria-expanded': 'false', 'aria-controls': 'search-results', 'aria-autocomplete': 'list'}
+        soup.select_one('.smalldocs-search-results').attrs |= {'role': 'listbox', 'id': 'search-results', 'aria-label': 'Found'}
+        field.parent.append(parse('<p id="search-status" class="visually-hidden" role="status"></p>'))
+    if toc := soup.select_one('#TOC'):
+        toc.attrs = {'id': 'TOC', 'aria-labelledby': 'toc-title'}
+        copy = parse(str(toc.ul))
+        for link in copy.find_all('a'): link.attrs = {'href': link['href']}
+        place = soup.select_one('.lesson-links') or soup.select_one('#title-block-header')
+        place.insert_after(parse(f'<details class="toc-inline"><summary>On this page</summary><nav aria-label="On this page">{copy}</nav></details>'))
+
+def text_nodes(main):
+    "The prose of a page that may be linked: no headings, code, formulas, captions or links."
+    for paragraph in main.select('p, li'):
+        if paragraph.find_parent(['figure', 'nav', 'details', 'table', 'h1', 'h2', 'h3']): continue
+        for node in list(paragraph.find_all(string=True)):
+            if not node.find_parent(['a', 'code', 'pre', 'figure', 'h2', 'h3', 'h4', 'button', 'summary', 'nav']) and \
+                    not node.find_parent(class_='math'): yield node
+
+def link_terms(soup, terms): # `terms`: for each way to write a term, its place in the glossary
+    "Link each term of the glossary where a lesson first uses it."
+    waiting = dict(terms)
+    for node in text_nodes(soup.find('main')):
+        while waiting and isinstance(node, NavigableString):
+            pattern = '|'.join(re.escape(t) for t in sorted(waiting, key=len, reverse=True))
+            found = re.search(rf'(?<![\w-])({pattern})(?:s|es)?(?![\w-])', node, re.I)
+            if not found: break
+            place = waiting[found[1].lower()]
+            waiting = {t: p for t, p in waiting.items() if p != place}
+            link = soup.new_tag('a', attrs={'class': 'term', 'href': f'glossary.html#{place}'})
+            link.string = found[0]
+            before, after = NavigableString(node[:found.start()]), NavigableString(node[found.end():])
+            node.replace_with(before)
+            before.insert_after(link)
+            link.insert_after(after)
+            node = after
+
+def cite(soup, papers): # `papers`: for each address, its place in the bibliography and its short name
+    "After a link to a paper, one to its place in the bibliography; the places that were cited."
+    cited = []
+    for link in soup.select('main a[href^=http]'):
+        if link['href'] not in papers: continue
+        place, name = papers[link['href']]
+        link.insert_after(parse(f'&nbsp;<a class="cite" href="bibliography.html#{place}" aria-label="{name} in the bibliography">[{name}]</a>'))
+        cited.append(place)
+    return cited
+
+def glossary(soup):
+    "Each way to write a term, and its place: terms are in bold, other ways to write one follow in brackets."
+    places = {}
+    for item in soup.select('main dl > dt'):
+        ways = [way.strip() for way in item.get_text().split(',')]
+        item['id'] = re.sub(r'\W+', '-', ways[0].lower())
+        item.string = ways[0]
+        places |= {way.lower(): item['id'] for way in ways}
+    return places
+
+def bibliography(soup):
+    "For each address of a paper its place in the bibliography and its short name: first author and year."
+    papers = {}
+    for item in soup.select('main li'):
+        if item.find_parent('nav') or not (link := item.find('a')): continue
+        short = re.match(r'(\w+).*?\b(\d{4})', item.get_text(), re.S)
+        item['id'] = f'{short[1]}-{short[2]}'.lower() + 'b'*(f'{short[1]}-{short[2]}'.lower() in {p for p, _ in papers.values()})
+        papers[link['href']] = item['id'], f'{short[1]} {short[2]}'
+    return papers
+
+def list_names(soups):
+    "Fill the index: each name that heads its own code in a lesson, with the first line of what it says of itself."
+    rows = []
+    for page, soup in soups.items():
+        for heading in soup.select('main .cell-output-markdown h3[id]'):
+            code = heading.find_next('code', class_='sourceCode').get_text()
+            name = heading.get_text().strip()
+            said = re.search(rf'^(?:class|def) {name.split(".")[-1]}\b.*?^ +"+(.*?)["\n]', code, re.M | re.S)
+            rows.append((name.lower(), f'<tr><td><a href="{page}#{heading["id"]}"><code>{name}</code></a></td><td>{html.escape(said[1]) if said else ""}</td>'
+                         f'<td><a href="{page}">{soup.h1.get_text().strip()}</a></td></tr>'))
+    table = ''.join(row for _, row in sorted(rows))
+    soups['names.html'].find('main').append(parse(f'<table class="table"><thead><tr><th>Name</th><th>What it is</th><th>Lesson</th></tr></thead><tbody>{table}</tbody></table>'))
+
+def name_lessons(soup, cited):
+    "Behind each paper in the bibliography, the lessons that cite it."
+    for item in soup.select('main li[id]'):
+        pages = cited.get(item['id'], {})
+        links = ', '.join(f'<a href="{page}">{title}</a>' for page, title in pages.items())
+        if links: item.append(parse(f' <span class="cited">In {links}.</span>'))
+
+# ---- the head, and the foot
+
+def head(page, soup, place):
+    "The head of a page: what it is, where it is, one stylesheet, one script."
+    title, words = soup.title.get_text(), soup.select_one('meta[name=description]')
+    words = words['content'] if words else place['description']
+    address = f'{place["site"]}/' + ('' if page == 'index.html' else page)
+    own = [str(link) for link in soup.select('head link[rel=stylesheet]') if 'playground' in link['href']]
+    e = html.escape
+    fonts = [f'<link rel="preload" href="site_libs/katex/fonts/KaTeX_{f}.woff2" as="font" type="font/woff2" crossorigin>'
+             for f in ('Main-Regular', 'Math-Italic')] + ['<link rel="stylesheet" href="site_libs/katex/katex.min.css">']
+    return parse('\n'.join(['<meta charset="utf-8">', '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f'<base href="{re.sub("https://[^/]*", "", place["site"])}/">' if page == '404.html' else f'<link rel="canonical" href="{address}">',
+        f'<title>{e(title)}</title>', f'<meta name="description" content="{e(words)}">',
+        f'<meta property="og:title" content="{e(title)}">', f'<meta property="og:description" content="{e(words)}">',
+        '<meta property="og:type" content="website">', f'<meta property="og:url" content="{address}">',
+        f'<meta property="og:site_name" content="{e(place["name"])}">',
+        f'<meta property="og:image" content="{place["site"]}/images/card.png">',
+        '<meta property="og:image:width" content="1200">', '<meta property="og:image:height" content="630">',
+        f'<meta property="og:image:alt" content="{e(place["description"])}">', '<meta name="twitter:card" content="summary_large_image">',
+        '<meta name="color-scheme" content="light dark">',
+        '<link rel="icon" href="images/icon.svg" type="image/svg+xml">', '<link rel="apple-touch-icon" href="images/touch-icon.png">',
+        f'<script>{THEME}</script>', *(fonts if soup.select_one('.math') else []), '<link rel="stylesheet" href="site.css">', *own,
+        '<script type="module" src="site.js"></script>']))
+
+def foot(source, place, date, pdf):
+    "Version, date, and what can be done with the page."
+    repo = place['repo']
+    links = {'Glossary': 'glossary.html', 'Bibliography': 'bibliography.html', 'Index of names': 'names.html'}
+    if pdf: links['The course as PDF'] = 'fcnet.pdf'
+    own = {'Edit this page': f'{repo}/edit/{place["branch"]}/nbs/{source}', 'Report an issue': f'{repo}/issues/new'}
+    line = lambda pairs: ' '.join(f'<a href="{url}">{text}</a>' for text, url in pairs.items())
+    changed = f', this page of {date}' if date else ''
+    return parse(f'<footer class="footer"><nav aria-label="More">{line(links)}</nav>'
+                 f'<p>{place["name"]} {place["version"]}{changed}. {line(own)}</p></footer>')
+
+# ---- one stylesheet
+
+def with_icons(css):
+    "The font of the icons, of which the site shows a dozen, cut down to these, within the stylesheet."
+    logging.getLogger('fontTools').setLevel(logging.ERROR)
+    font = TTFont(VENDOR/'bootstrap-icons'/'fonts'/'bootstrap-icons.woff')
+    cutter = subset.Subsetter()
+    cutter.populate(unicodes={int(code, 16) for code in re.findall(r'"\\(f[0-9a-f]{3})"', css)})
+    cutter.subset(font)
+    out = io.BytesIO()
+    font.flavor = 'woff'
+    font.save(out)
+    face = '@font-face{font-family:bootstrap-icons;src:url(data:font/woff;base64,%s) format("woff")}'
+    return face % base64.b64encode(out.getvalue()).decode() + re.sub(r'@font-face\s*{[^}]*bootstrap-icons[^}]*}', '', css)
+
+def render(formulas, words, out):
+    "Have Node render the formulas and make `site.css`: of theme, icons and layout what the pages use, and our own styles."
+    sources = [VENDOR/'bootswatch'/'cosmo.min.css', VENDOR/'bootstrap-icons'/'bootstrap-icons.min.css',
+               smalldocs_site.ASSETS/'smalldocs.css']
+    css = re.sub(r'@import url\(https:.*?\);', '', '\n'.join(f.read_text() for f in sources))
+    asked = json.dumps({'formulas': formulas, 'css': css, 'words': words})
+    done = subprocess.run(['node', TOOLS/'render.mjs', MODULES], input=asked, capture_output=True, text=True)
+    if done.returncode: sys.exit(f'tools/render.mjs: {done.stderr}')
+    answer = json.loads(done.stdout)
+    (out/'site.css').write_text(with_icons(answer['css']) + (out/'styles.css').read_text())
+    (out/'site_libs'/'katex'/'katex.min.css').write_text(answer['katexCss'])
+    return answer['rendered']
+
+# ---- all of it
+
+def changed(path):
+    "The day of the last commit to a file, if the repository is there."
+    done = subprocess.run(['git', 'log', '-1', '--format=%cs', '--', path], capture_output=True, text=True)
+    return '' if done.returncode else done.stdout.strip()
+
+def set_aside(soup, codes, formulas):
+    "Put marks in the place of code and formulas, whose HTML is made elsewhere."
+    for code in soup.select('pre > code'):
+        code.parent['tabindex'] = '0'
+        inner = code.decode_contents()
+        codes.append(str(code).replace(inner, in_lines(inner)) if inner else str(code))
+        code.replace_with(f'@code{len(codes) - 1}@')
+    for span in soup.select('.math'):
+        tex = span.get_text().strip()
+        formulas.append({'tex': tex[2:-2], 'display': tex.startswith(r'\[')})
+        span.string = f'@math{len(formulas) - 1}@'
+
+def finish(out, sources, place, pdf): # `sources`: for each page the name of its file in nbs/
+    "Finish all pages in `out`."
+    soups = {page: parse((out/page).read_text()) for page in sources}
+    terms = glossary(soups['glossary.html'])
+    papers, cited, codes, formulas = bibliography(soups['bibliography.html']), {}, [], []
+    for page, soup in soups.items():
+        if sources[page][0].isdigit():
+            for key in cite(soup, papers): cited.setdefault(key, {})[page] = soup.h1.get_text().strip()
+            link_terms(soup, terms)
+    list_names(soups)
+    name_lessons(soups['bibliography.html'], cited)
+    for page, soup in soups.items():
+        name_and_reach(soup)
+        for summary in soup.select('.code-fold > summary'):
+            if summary.get_text() == 'Solution': summary.parent['class'] = ['code-fold', 'solution']
+        for img in soup.select('main img[src$=".svg"]'):
+            if img['src'].startswith('figures/'): continue
+            data = {'image/svg+xml': (out/img['src']).read_text()}
+            img.replace_with(parse(figures.as_file(data, Path(img['src']).stem, img['alt'], out/'figures')))
+        for icon in soup.select('i.bi'): icon.attrs = {'class': icon['class'], 'aria-hidden': 'true'}
+        set_aside(soup, codes, formulas)
+        soup.body.append(foot(sources[page], place, changed(f'nbs/{sources[page]}'), pdf))
+        new = head(page, soup, place)
+        soup.head.clear()
+        soup.head.append(new)
+    texts = {page: str(soup) for page, soup in soups.items()}
+    scripts = [f.read_text() for f in [TOOLS/'site.js', *out.glob('playground/*.js')]]
+    words = sorted(set(re.findall(r'[\w-]+', ' '.join([*texts.values(), *codes, *scripts]))))
+    made = {'code': codes, 'math': render(formulas, words, out)}
+    for page, text in texts.items():
+        (out/page).write_text(re.sub(r'@(code|math)(\d+)@', lambda m: made[m[1]][int(m[2])], text))
