@@ -64,6 +64,8 @@ def _check_settings(settings):
             if getattr(settings, name) != getattr(Settings, name)]
     if settings.model == 'torch' and ours:
         raise ValueError(f'{ours[0]} is of our own layers, model is torch')
+    if settings.norm == 'batch' and settings.average: raise ValueError(
+        'average goes with norm none or layer: batch keeps statistics of other weights')
 
 # %% ../nbs/15_experiment.ipynb #e513a048
 def _sizes(hidden):

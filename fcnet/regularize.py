@@ -172,6 +172,7 @@ class KeepBest(Callback):
 # %% ../nbs/11_regularize.ipynb #6f881c73
 class WeightAverage(Callback):
     "Average the weights over the steps, use it in the end. Polyak, Juditsky (1992)."
+    # as in PyTorch, running statistics of batch normalization are not averaged
     def __init__(self,
         decay:float=0.999, # share of the average kept at each step, 0 to below 1
     ):

@@ -39,8 +39,7 @@ RECIPES = {
                          epochs=30, dropout=0.3, precision='medium'),
     'elastic-wide': dict(hidden='2000,1500,1000', norm='batch', opt='adamw', lr=0.003,
                          decay=0.02, bs=512, epochs=36, distort=True, affine=1.5,
-                         elastic=36., smoothing=0.05, average=0.999,
-                         precision='medium')}
+                         elastic=29., smoothing=0.05, precision='medium')}
 for recipe in RECIPES.values(): recipe['whole'] = True
 
 # %% ../nbs/15_results.ipynb #e520e798
