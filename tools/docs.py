@@ -92,12 +92,17 @@ def keep_at_home(out):
 POLISHED = {'<pre': '<pre tabindex="0"', 'role="img"></i>': 'aria-hidden="true"></i>',
             'class="code-fold">\n<summary>Solution<': 'class="code-fold solution">\n<summary>Solution<'}
 
+# A picture that links into the playground, as it stands in Jupyter and on GitHub: the site shows the part itself
+LIVE = re.compile(r'<a href="(playground\.html[^"]*#\w+)"[^>]*><img [^>]*?alt="([^"]*)"[^>]*></a>')
+FRAME = r'<iframe src="\1" title="\2" loading="lazy" style="width: 100%; height: 40rem; border: 0"></iframe>'
+
 def polish(out):
     """Code that scrolls can be reached by keyboard, icons in named links are silent, solutions are known by a class
     of their own, nbdev's `source` links are not searched."""
     for page in out.glob('*.html'):
         text = page.read_text()
         for old, new in POLISHED.items(): text = text.replace(old, new)
+        text = LIVE.sub(FRAME, text)
         page.write_text(text)
     search = out/'search.json'
     entries = [e | {'text': re.sub(r'^source\b ?', '', e['text'])} for e in json.loads(search.read_text())]
@@ -115,7 +120,7 @@ def faults(out):
         yield from (f'{page.name}: loads {url}' for url in loads if re.match(r'https?:|//', url))
         for url in loads + links:
             if re.match(r'[a-z]+:|//', url): continue
-            path, anchor = map(unquote, urldefrag(url))
+            path, anchor = map(unquote, urldefrag(re.sub(r'\?[^#]*', '', url)))
             target = (page.parent/path).resolve() if path else page
             if target.is_dir(): target = target/'index.html'
             if not target.exists(): yield f'{page.name}: dead link {url}'

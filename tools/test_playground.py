@@ -287,7 +287,7 @@ def test_an_opened_unit_shows_its_numbers(visit, net):
     page.locator('.layer').nth(1).locator('button').nth(j).click()
     arrive(page, '#opened')
     assert page.inner_text('#unit-name') == f'Unit {j} of layer 2'
-    z = number(re.search('z = (\\S+?)\\.? ', page.inner_text('#unit-forward'))[1].rstrip('.'))
+    z = number(re.search(r'z = (\S+?)\.? ', page.inner_text('#unit-forward'))[1].rstrip('.'))
     assert z == pytest.approx(hidden[1][j].item(), rel=0.006)
     rows = [row.inner_text().split('\t') for row in page.query_selector_all('#opened tbody tr')]
     parts = hidden[0]*net.params[2][:, j]
@@ -330,7 +330,7 @@ def test_fooled_along_the_gradient(visit, net):
     pixels = (net.examples[4]*std + mean + 0.5*d_x/d_x.abs().max()).clamp(0, 1)
     p = net.probabilities((pixels - mean)/std)
     assert f'reads {p.argmax()}' in text() and p.argmax() != 4
-    assert number(re.search('with (\\S+) %', text())[1]) == pytest.approx(100*p.max(), rel=0.006)
+    assert number(re.search(r'with (\S+)%', text())[1]) == pytest.approx(100*p.max(), rel=0.006)
 
 def test_keyboard_alone(visit):
     page = visit('playground.html')

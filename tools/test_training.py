@@ -76,7 +76,7 @@ def test_random_starts_are_of_the_rule_and_of_the_seed(visit):
 
 def says(page): return page.inner_text('#live-says')
 def number_of_steps(page): return int(re.match(r'([\d,]+) steps', says(page))[1].replace(',', ''))
-def accuracies(page): return [float(v) for v in re.findall(r'([\d.]+) % of the digits held out', says(page))]
+def accuracies(page): return [float(v) for v in re.findall(r'([\d.]+)% of the digits held out', says(page))]
 
 def open_training(visit, query='', view='light'):
     page = visit('playground.html' + query, view)
@@ -98,7 +98,7 @@ def test_learns_to_90_percent_in_20_seconds_and_the_page_stays_awake(visit):
         window.started = performance.now();
         document.getElementById('live-play').click();
     }''')
-    page.wait_for_function(r'''() => { const m = document.getElementById('live-says').textContent.match(/([\d.]+) % of the digits held out/); return m && +m[1] >= 90 }''', timeout=60_000)
+    page.wait_for_function(r'''() => { const m = document.getElementById('live-says').textContent.match(/([\d.]+)% of the digits held out/); return m && +m[1] >= 90 }''', timeout=60_000)
     took, tasks, frames = page.evaluate('[(performance.now() - started)/1000, tasks, frames_]')
     print(f'90 % after {took:.1f} s and {number_of_steps(page)} steps; long tasks {tasks}; frames: median {np.median(frames):.0f} ms, '
           f'95 of 100 under {np.percentile(frames, 95):.0f} ms, longest {max(frames):.0f} ms')

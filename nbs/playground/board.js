@@ -15,7 +15,7 @@ export const board = {
   pass: null, probabilities: null, loss: null, grads: null, // of the digit on the pad, where they can be known
   before: null,               // what was before the last step: { probabilities, loss, grads, rate }
   trail: [],                  // the steps taken: { pixels, source, digit, rate, count }
-  unit: [0, 0], weight: 0,    // the opened unit, [layer, number], and which of its weights is looked at
+  unit: [0, 0], weight: null, // the opened unit, [layer, number]; which of its weights is looked at, null for that of the strongest part
 };
 let file, info;
 
@@ -71,7 +71,7 @@ export function open(tensors, metadata) {
 
 export function use(network, trained) { // put a network on the board; null for the page's own
   board.first = copy(network || networkFrom(file));
-  Object.assign(board, { trained, unit: [0, 0], weight: 0 });
+  Object.assign(board, { trained, unit: [0, 0], weight: null });
   reset();
 }
 
@@ -102,7 +102,7 @@ export function reset() {
   changed('weights', 'reading', 'unit');
 }
 
-export function choose(unit, weight = 0) {
+export function choose(unit, weight = null) {
   Object.assign(board, { unit, weight });
   changed('unit');
 }

@@ -22,12 +22,12 @@ function show() { // of a new digit
 function move() {
   const by = Number($('fool-by').value), pixels = board.grads ? moved(by) : board.pixels || new Float64Array(784);
   paintInk($('fool-digit'), pixels);
-  $('fool-out').textContent = `${Math.round(100 * by)} %`;
+  $('fool-out').textContent = `${Math.round(100 * by)}%`;
   if (!board.grads) { $('fool-says').textContent = 'Draw a digit and say which one it is.'; return; }
   const shares = softmax(read(pixels).scores), reads = largestAt(shares), first = largestAt(board.probabilities);
   const change = pixels.reduce((sum, v, i) => sum + Math.abs(v - board.pixels[i]), 0) / board.pixels.reduce((sum, v) => sum + v, 0);
-  $('fool-says').innerHTML = `The network reads <b>${reads}</b>, with ${number(100 * shares[reads])} %. ` +
-    `For the true digit, ${board.digit}, it gives ${number(100 * shares[board.digit])} %. ${by ? `Ink moved: ${number(100 * change, 2)} % of what was there.` : ''}` +
+  $('fool-says').innerHTML = `The network reads <b>${reads}</b>, with ${number(100 * shares[reads])}%. ` +
+    `For the true digit, ${board.digit}, it gives ${number(100 * shares[board.digit])}%. ${by ? `Ink moved: ${number(100 * change, 2)}% of what was there.` : ''}` +
     `${reads !== first ? ` Without the change it read ${first}.` : ''}`;
 }
 

@@ -30,7 +30,7 @@ export function boardState(rate) {
   if (pixels) state.digit = `${sourceOf(board)}.${digit ?? ''}`;
   if (rate !== 1e-4) state.rate = rate;
   if (trail.length) state.steps = trail.map(move => [sourceOf(move), move.digit, String(move.rate).replace('.', 'p'), move.count].join('.')).join('~');
-  if (unit[0] || unit[1] || weight) state.unit = [...unit, weight].join('.');
+  if (unit[0] || unit[1] || weight !== null) state.unit = [...unit, weight ?? ''].join('.');
   if (board.trained) state.own = 1;
   return state;
 }
@@ -56,6 +56,6 @@ export function restoreBoard(params) {
   const here = params.get('digit'), last = board.trail.at(-1);
   if (here && !(last && here === `${sourceOf(last)}.${last.digit}`)) show(...here.split('.')); // else it keeps its marks of before
   else if (!here && params.has('steps')) clear();
-  const [layer, j, weight] = (params.get('unit') || '').split('.').map(Number), { layers } = board.network;
-  if (within(layer, layers.length) && within(j, layers[layer].b.length)) choose([layer, j], within(weight, layers[layer].w.length / layers[layer].b.length) ? weight : 0);
+  const [layer, j, weight] = (params.get('unit') || '').split('.').map(text => text ? Number(text) : NaN), { layers } = board.network;
+  if (within(layer, layers.length) && within(j, layers[layer].b.length)) choose([layer, j], within(weight, layers[layer].w.length / layers[layer].b.length) ? weight : null);
 }

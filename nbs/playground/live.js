@@ -15,7 +15,7 @@ const CHOICES = { // name: [label, the value that stands at first, values with t
 };
 const $ = id => document.getElementById(id);
 const select = name => $(`live-${name}`), chosen = name => select(name).value;
-let worker = null, playing = false, steps = 0, curves = [], networks = [], stale = false, told = () => {}, finished = null;
+let worker = null, playing = false, steps = 0, curves = [], networks = [], firsts = [], stale = false, told = () => {}, finished = null;
 
 const settings = () => ({ width: +chosen('width'), depth: +chosen('depth'), activation: chosen('activation'), start: chosen('start'),
   optimizer: chosen('optimizer'), seed: +chosen('seed') });
@@ -44,6 +44,7 @@ function hear(news) {
   });
   [steps, playing] = [news.steps, news.playing];
   if (news.networks) [networks, stale] = [news.networks, true];
+  if (!steps) firsts = networks.map(({ layers }) => layers[0].w);
   requestAnimationFrame(show);
   if (!playing) {
     told();
@@ -63,7 +64,7 @@ export function restart(until = null) {
 // ---- what is seen
 
 const accent = k => k ? colors().link : colors().accent;
-const percent = v => `${(100 * v).toFixed(1)} %`;
+const percent = v => `${(100 * v).toFixed(1)}%`;
 
 function showButtons() {
   $('live-play').textContent = playing ? 'Pause' : steps ? 'Go on' : 'Train';
@@ -77,7 +78,7 @@ function show() {
   const right = Math.max(100, steps), start = curves[0].losses.slice(0, 1).map(([, loss]) => loss)[0];
   const top = Math.min(start > 2.6 ? 5 : 2.5, 5);
   drawChart($('live-loss'), curves.map(({ losses }, k) => ({ points: losses, color: accent(k) })), { right, top, label: v => v.toFixed(1) });
-  drawChart($('live-accuracy'), curves.map(({ judged }, k) => ({ points: judged, color: accent(k) })), { right, top: 1, label: v => `${Math.round(100 * v)} %` });
+  drawChart($('live-accuracy'), curves.map(({ judged }, k) => ({ points: judged, color: accent(k) })), { right, top: 1, label: v => `${Math.round(100 * v)}%` });
   const last = curves.map(({ losses, judged }, k) => {
     const recent = losses.slice(-20), loss = recent.reduce((s, [, v]) => s + v, 0) / recent.length;
     const name = `<b class="curve-${k}">${'AB'[k]}, rate ${rates()[k]}:</b> `;
@@ -93,11 +94,11 @@ function showTiles() {
   if (!networks.length || !stale) return;
   stale = false;
   $('live-tiles').replaceChildren(...networks.map(({ layers: [{ w, b }] }, k) => {
-    const figure = $('live-tiles').children[k] || document.createElement('figure'), { values, columns } = tiles(w, b.length);
+    const figure = $('live-tiles').children[k] || document.createElement('figure'), learned = steps ? w.map((v, i) => v - firsts[k][i]) : w, { values, columns } = tiles(learned, b.length);
     if (!figure.firstChild) figure.innerHTML = '<canvas role="img"></canvas><figcaption></figcaption>';
-    paint(figure.firstChild, values, columns, sizeOf([w]));
+    paint(figure.firstChild, values, columns, sizeOf([learned]));
     figure.firstChild.setAttribute('aria-label', `Weights of the first layer of ${'AB'[k]}, a tile for each unit`);
-    figure.lastChild.textContent = `What the units of the first layer look for${networks.length > 1 ? `, ${'AB'[k]}` : ''}: their weights`;
+    figure.lastChild.textContent = `${networks.length > 1 ? `${'AB'[k]}: ` : ''}${steps ? 'what the units of the first layer have learned, their weights less the random ones of the start' : 'the random weights of the first layer, a tile for each unit'}`;
     return figure;
   }));
 }

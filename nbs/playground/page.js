@@ -78,7 +78,7 @@ function listen() {
   $('reset').addEventListener('click', () => { if (board.trained && !steps()) use(null, false); else reset(); });
   $('rate').addEventListener('change', address);
   document.addEventListener('click', event => {
-    if (event.target.id !== 'link' && !event.target.matches('.copy')) return;
+    if (!event.target.matches('.copy')) return;
     address();
     const { target } = event, words = target.textContent, say = text => { target.textContent = text; setTimeout(() => { target.textContent = words; }, 1500); };
     navigator.clipboard ? navigator.clipboard.writeText(location.href).then(() => say('Copied'), () => say('It is in the address')) : say('It is in the address');
@@ -119,6 +119,8 @@ function embed() {
   if (!part) return;
   document.documentElement.classList.add('embedded');
   part.classList.add('shown');
+  if (part.dataset.part.includes('board')) $('bar').classList.add('shown');
+  window.addEventListener('storage', () => location.reload()); // the theme of the page around it has changed
 }
 
 try {

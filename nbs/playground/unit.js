@@ -4,7 +4,7 @@ import { crossEntropy } from './network.js';
 import { number, small, sizeOf, tint, opacity, colors, paintInk, Picture } from './pictures.js';
 
 const $ = id => document.getElementById(id), ROWS = 8, TALL = 16;
-let nodes = [], places = [], edges, seen, parts, pictures, shape = ''; // nodes[layer][unit], and where they are
+let nodes = [], places = [], edges, seen, parts, pictures, nudged, nudging, shape = ''; // nodes[layer][unit], and where they are
 
 export const unitName = ([layer, j]) => layer === board.network.layers.length - 1 ? `the score of ${j}` : `unit ${j} of layer ${layer + 1}`;
 const inputName = (layer, i) => layer ? `unit ${i}` : `pixel ${Math.floor(i / 28)}, ${i % 28}`;
@@ -111,7 +111,7 @@ function showEdges(all) { // what comes into the unit, and what goes on from it
 
 function furnish() {
   $('opened').innerHTML = `<h3 id="unit-name" aria-live="polite"></h3><p id="unit-forward"></p><div class="pictures" id="unit-pictures"></div>
-    <div class="scroll" tabindex="0" role="region" aria-label="Weights of the unit"><table><thead><tr><th scope="col">from</th><th scope="col">weight <i>w</i></th><th scope="col">× input</th><th scope="col">= part</th>
+    <div class="scroll" tabindex="0" role="region" aria-label="Weights of the unit"><table><thead><tr><th scope="col" id="unit-from"></th><th scope="col">weight <i>w</i></th><th scope="col">× input</th><th scope="col">= part</th>
     <th scope="col">gradient <i>g</i></th><th scope="col">after a step</th></tr></thead><tbody></tbody></table></div><p id="unit-back"></p>
     <fieldset id="nudge"><legend>One weight by hand</legend><p id="nudge-says" aria-live="polite"></p>
     <label>Add to the weight <input type="range" id="nudge-by" min="-1" max="1" step="0.01" value="0"> <output id="nudge-out"></output></label><p id="nudge-result"></p></fieldset>`;
@@ -136,6 +136,7 @@ function ofUnit() { // all that is known of the opened unit
 }
 
 function showUnit() {
+  $('unit-from').textContent = board.unit[0] ? 'from' : 'from (row, column)';
   const u = ofUnit(), rate = Number($('rate').value), { activation } = board.network, name = unitName([u.layer, u.j]);
   $('unit-name').textContent = name[0].toUpperCase() + name.slice(1);
   $('unit-pictures').hidden = u.layer > 0;
@@ -143,27 +144,32 @@ function showUnit() {
   else {
     const out = u.last ? u.z : board.pass.inps[u.layer + 1][u.j], sum = u.z - u.bias;
     const bent = u.last ? 'That is the score.' : `${activation === 'relu' ? `The ReLU keeps what is above 0 and makes 0 of the rest: ` : `${activation} makes of it `}<b>${number(out)}</b>.`;
-    $('unit-forward').innerHTML = `<b>Forward.</b> Each input times its weight, added up: ${number(sum)}. With the bias ${number(u.bias)} that makes <i>z</i> = ${number(u.z)}. ${bent}`;
+    $('unit-forward').innerHTML = `<b>Forward.</b> ${u.layer ? 'Each input times its weight' : `Each pixel, on a scale where paper is ${number(u.inputs.reduce((p, q) => Math.min(p, q)))} and the mean of all digits is 0, times its weight`}, added up: ${number(sum)}. With the bias ${number(u.bias)} that makes <i>z</i> = ${number(u.z)}. ${bent}`;
   }
   if (!u.layer) pictures.forEach(({ label, picture }, k) => {
     const shown = [u.weights, u.inputs, u.parts][k];
     picture.show(shown, { label, columns: 28, full: shown && sizeOf([shown]) });
   });
   const by = u.parts || u.weights, order = Array.from(by.keys()).sort((p, q) => Math.abs(by[q]) - Math.abs(by[p])).slice(0, ROWS);
-  if (!order.includes(board.weight)) order[ROWS - 1] = board.weight;
+  u.at = board.weight ?? order[0];
+  if (!order.includes(u.at)) order[ROWS - 1] = u.at;
   const rest = by.reduce((s, v, i) => order.includes(i) ? s : s + v, 0);
   parts.forEach(({ row, input, cells }, r) => {
     const i = order[r], filled = u.inputs || r < ROWS;
-    row.classList.toggle('chosen', i === board.weight);
-    if (input) Object.assign(input, { value: i, checked: i === board.weight });
+    row.classList.toggle('chosen', i === u.at);
+    if (input) Object.assign(input, { value: i, checked: i === u.at });
     const texts = r < ROWS
-      ? [inputName(u.layer, i), number(u.weights[i]), ...(u.inputs ? [number(u.inputs[i]), number(u.parts[i])] : ['', '']), ...(u.grads ? [number(u.grads[i]), number(u.weights[i] - rate*u.grads[i], 5)] : ['', ''])]
+      ? [inputName(u.layer, i), number(u.weights[i], 5), ...(u.inputs ? [number(u.inputs[i]), number(u.parts[i])] : ['', '']), ...(u.grads ? [number(u.grads[i]), number(u.weights[i] - rate*u.grads[i], 5)] : ['', ''])]
       : [`the other ${by.length - ROWS}`, '', '', filled && u.inputs ? number(rest) : '', '', ''];
     cells.forEach((cell, k) => { cell.textContent = texts[k]; });
   });
   $('unit-back').innerHTML = !u.grads ? '<b>Back.</b> Say which digit it is in truth, and the gradients appear.' : `<b>Back.</b> ${back(u, rate)}`;
   $('nudge').hidden = !u.grads;
-  if (u.grads) { $('nudge-by').value = 0; showNudge(); }
+  if (!u.grads) return;
+  const now = [...board.unit, u.at, board.loss].join();
+  if (now !== nudging) $('nudge-by').value = 0;
+  [nudged, nudging] = [u.at, now];
+  showNudge();
 }
 
 function back(u, rate) {
@@ -176,15 +182,22 @@ function back(u, rate) {
 }
 
 function showNudge() { // add to one weight, run the network again, and compare with what the gradient promises
-  const u = ofUnit(), by = Number($('nudge-by').value), { w, b } = board.network.layers[u.layer], at = board.weight*b.length + u.j, g = u.grads[board.weight];
+  const u = ofUnit(), by = Number($('nudge-by').value), { w, b } = board.network.layers[u.layer], at = nudged*b.length + u.j, g = u.grads[nudged];
   const kept = w[at];
   w[at] += by;
   const loss = crossEntropy(read(board.pixels).scores, [board.digit]);
   w[at] = kept;
   const signed = v => `${v > 0 ? '+' : ''}${number(v)}`;
-  $('nudge-says').innerHTML = `The weight from ${inputName(u.layer, board.weight)} is ${number(kept)}; its gradient is ${number(g)}. So for each 1 that the weight grows, the loss should ${g > 0 ? 'rise' : 'fall'} by ${number(Math.abs(g))}, as long as the change is small.`;
+  $('nudge-says').innerHTML = `The weight from ${inputName(u.layer, nudged)} is ${number(kept)}; its gradient is ${number(g)}. So for each 1 that the weight grows, the loss should ${g > 0 ? 'rise' : 'fall'} by ${number(Math.abs(g))}, as long as the change is small.`;
   $('nudge-out').textContent = signed(by);
   $('nudge-result').innerHTML = `The loss by the gradient: ${small(board.loss)} ${by*g < 0 ? '−' : '+'} ${number(Math.abs(by*g))} = <b>${number(board.loss + by*g, 5)}</b>. The loss of the network, run again: <b>${number(loss, 5)}</b>.`;
+}
+
+export function nudge(by) { // for the story
+  showUnit();
+  $('nudge-by').value = by;
+  showNudge();
+  $('nudge').scrollIntoView({ block: 'center' });
 }
 
 export function start() {
