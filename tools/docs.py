@@ -94,7 +94,7 @@ POLISHED = {'<pre': '<pre tabindex="0"', 'role="img"></i>': 'aria-hidden="true">
 
 # A picture that links into the playground, as it stands in Jupyter and on GitHub: the site shows the part itself
 LIVE = re.compile(r'<a href="(playground\.html[^"]*#\w+)"[^>]*><img [^>]*?alt="([^"]*)"[^>]*></a>')
-FRAME = r'<iframe src="\1" title="\2" loading="lazy" style="width: 100%; height: 40rem; border: 0"></iframe>'
+FRAME = r'<iframe src="\1" title="\2" loading="lazy" style="width: 100%; height: 40rem; border: 1px solid var(--bs-border-color); border-radius: .4rem"></iframe>'
 
 def polish(out):
     """Code that scrolls can be reached by keyboard, icons in named links are silent, solutions are known by a class

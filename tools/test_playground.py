@@ -1,4 +1,5 @@
 "The playground page in a real browser: its pictures against the numbers, its buttons, its keyboard, its links."
+import base64
 import re
 
 import numpy as np
@@ -17,21 +18,28 @@ def choose(page, digit):
     page.check(f'#truth input[value="{digit}"]', force=True)
 def example(page, k): page.locator('.take button').nth(k).click()
 
-def stroke(page, *points, up=True):
+def stroke(page, *points, up=True, steps=8):
     "Draw a line through points of the pad, in pixels of its 280."
     page.locator('#pad').scroll_into_view_if_needed()
     box = page.locator('#pad').bounding_box()
     place = [(box['x'] + x*box['width']/280, box['y'] + y*box['height']/280) for x, y in points]
     page.mouse.move(*place[0])
     page.mouse.down()
-    for point in place[1:]: page.mouse.move(*point, steps=8)
+    for point in place[1:]: page.mouse.move(*point, steps=steps)
     if up: page.mouse.up()
     page.wait_for_timeout(100)
 
+def pixels_of(page, selector):
+    "Red, green, blue and opacity of a canvas, `(height, width, 4)`, from 0 to 255."
+    width, data = page.evaluate('''s => {
+        const c = document.querySelector(s), { data } = c.getContext('2d').getImageData(0, 0, c.width, c.height), text = [];
+        for (let i = 0; i < data.length; i += 9999) text.push(String.fromCharCode(...data.subarray(i, i + 9999)));
+        return [c.width, btoa(text.join(''))] }''', selector)
+    return np.frombuffer(base64.b64decode(data), np.uint8).reshape(-1, width, 4).astype(float)
+
 def pad_ink(page):
     "Opacity of the pad, `(280, 280)` in [0, 1], and the color of its ink."
-    data = page.evaluate('[...document.getElementById("pad").getContext("2d").getImageData(0, 0, 280, 280).data]')
-    rgba = np.array(data).reshape(280, 280, 4)
+    rgba = pixels_of(page, '#pad')
     return rgba[..., 3]/255, rgba[rgba[..., 3] == 255][:1, :3]
 
 def decoded(page, selector):
@@ -41,10 +49,9 @@ def decoded(page, selector):
     page.wait_for_timeout(100)
     got = page.evaluate('''selector => {
         const c = document.querySelector(selector), style = getComputedStyle(document.getElementById('playground'));
-        const data = [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data];
-        return { data, width: c.width, positive: style.getPropertyValue('--positive'), negative: style.getPropertyValue('--negative') }
+        return { positive: style.getPropertyValue('--positive'), negative: style.getPropertyValue('--negative') }
     }''', selector)
-    rgba = np.array(got['data'], dtype=float).reshape(-1, got['width'], 4)
+    rgba = pixels_of(page, selector)
     color = lambda name: np.array([int(got[name].strip()[i:i+2], 16) for i in (1, 3, 5)])
     far = [np.abs(rgba[..., :3] - color(name)).sum(-1) for name in ('positive', 'negative')]
     opaque = rgba[..., 3] > 60 # faint colors are stored too coarsely to tell
@@ -87,14 +94,14 @@ def test_a_cell_tells_its_number(visit, net):
     page = visit('playground.html')
     example(page, 4)
     unit = int(net.activations(net.examples[4])[0][0].argmax())
-    page.locator('#activations-0').scroll_into_view_if_needed()
+    arrive(page, '#activations-0')
     box = page.locator('#activations-0 canvas').bounding_box()
     page.mouse.move(box['x'] + (unit % 8 + 0.5)*box['width']/8, box['y'] + (unit//8 + 0.5)*box['height']/8)
     name, value = page.inner_text('#activations-0 figcaption').split(': ')
     assert name == f'unit {unit}' and number(value) == pytest.approx(net.activations(net.examples[4])[0][0].max().item(), rel=0.006)
     page.mouse.move(box['x'], box['y'] - 30)
     assert 'Strongest' in page.inner_text('#activations-0 figcaption')
-    page.locator('#weights-0').scroll_into_view_if_needed()
+    arrive(page, '#weights-0')
     box = page.locator('#weights-0 canvas').bounding_box()
     cell = lambda column, row: page.mouse.move(box['x'] + (column + 0.5)*box['width']/231, box['y'] + (row + 0.5)*box['height']/231)
     cell(29*5 + 11, 29*2 + 17) # tile 2*8+5, its pixel (17, 11)
@@ -267,7 +274,7 @@ def test_reads_18_of_20_digits_in_different_styles(visit):
     for digit, styles in STYLES.items():
         for k, style in enumerate(styles):
             page.click('#clear')
-            for line in style.split(' | '): stroke(page, *(tuple(map(int, point.split(','))) for point in line.split()))
+            for line in style.split(' | '): stroke(page, *(tuple(map(int, point.split(','))) for point in line.split()), steps=2)
             read[digit, k] = page.inner_text('#verdict')[-1]
     wrong = {key: got for key, got in read.items() if got != key[0]}
     print('misread:', wrong)
@@ -433,7 +440,7 @@ def test_in_a_frame_one_part_is_shown(visit):
     page = visit('index.html')
     page.evaluate("document.body.innerHTML = '<iframe src=\"playground.html#unit\" width=700 height=600></iframe>'")
     frame = page.frame_locator('iframe')
-    frame.locator('#unit').wait_for(state='visible')
+    frame.locator('#net').wait_for(state='visible')
     frame.locator('.layer button').nth(3).click()
     assert frame.locator('#unit-name').inner_text() == 'Unit 3 of layer 1'
     for hidden in ('#board', '#tale', '#train', '#bar', '.navbar'): assert not frame.locator(hidden).first.is_visible()

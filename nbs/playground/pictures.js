@@ -98,12 +98,14 @@ export class Picture {
   }
 
   under(event) {
+    if (!this.values) return null;
     const box = this.canvas.getBoundingClientRect(), rows = this.values.length / this.columns;
     const cell = (side, from, size, n) => Math.min(Math.max(Math.floor((side - from) / size * n), 0), n - 1);
     return cell(event.clientY, box.top, box.height, rows) * this.columns + cell(event.clientX, box.left, box.width, this.columns);
   }
 
   point(i) { // at a cell, or with null at none
+    if (!this.values) return;
     if (i !== null && this.name(i) === null) i = null;
     this.at = i;
     this.cursor.hidden = i === null;

@@ -4,7 +4,7 @@ import { loadDigits } from './files.js';
 import { Training } from './train.js';
 
 const EVERY = 25, SLICE = 40; // steps between two judgements; milliseconds of work before the page hears of it
-let digits, trainings = [], playing = false, until = Infinity, timer = null, shown = 0;
+let loading, trainings = [], playing = false, until = Infinity, timer = null, shown = 0;
 
 function steps(milliseconds) { // all networks step together, on the same digits
   const points = trainings.map(() => ({ losses: [], judged: [] })), end = performance.now() + milliseconds;
@@ -33,7 +33,7 @@ function run() {
 
 onmessage = async ({ data }) => {
   try {
-    digits ??= await loadDigits();
+    const digits = await (loading ??= loadDigits()); // one for all, so that what comes in stays in order
     if (data.settings) {
       trainings = data.rates.map(rate => new Training(digits, data.settings, rate));
       [playing, until] = [false, data.until || Infinity];
