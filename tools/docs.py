@@ -143,7 +143,7 @@ def faults(out):
         yield from (f'{page.name}: loads {url}' for url in loads if re.match(r'https?:|//', url))
         for url in loads + links:
             if re.match(r'[a-z]+:|//', url): continue
-            path, anchor = map(unquote, urldefrag(url))
+            path, anchor = map(unquote, urldefrag(re.sub(r'\?[^#]*', '', url)))
             target = (page.parent/path).resolve() if path else page
             if target.is_dir(): target = target/'index.html'
             if not target.exists(): yield f'{page.name}: dead link {url}'

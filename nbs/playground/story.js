@@ -1,0 +1,122 @@
+// A story in eight steps over the same board. A step says where its words stand, what it puts on the board, and may offer
+// a thing to do; its words are written anew when the board changes.
+import { board, watch, choose, take, reset, step as takeStep, examplesRight, countRight, labels, largestAt, copy, read } from './board.js';
+import { crossEntropy, step as stepOf } from './network.js';
+import { number, small } from './pictures.js';
+import { unitName, nudge } from './unit.js';
+
+const $ = id => document.getElementById(id), share = p => `${number(100 * p)}%`, fixed = v => v.toFixed(3).replace(/^-(?!0\.000)/, '−').replace('-', ''), MISREAD = 10, WORSE = 11, RATES = [1e-5, 1e-4, 1e-3, 1e-2];
+const last = () => board.network.layers.length - 1;
+const table = (heads, rows) => `<div class="scroll" tabindex="0" role="region" aria-label="${heads.join(', ')}"><table><thead><tr>${heads.map(h => `<th scope="col">${h}</th>`).join('')}</tr></thead>` +
+  `<tbody>${rows.map(row => `<tr>${row.map((v, k) => k ? `<td>${v}</td>` : `<th scope="row">${v}</th>`).join('')}</tr>`).join('')}</tbody></table></div>`;
+const strongestAt = values => largestAt(values.map(Math.abs));
+const misread = (k = MISREAD) => { reset(); take(k); };
+const ready = () => board.grads ? '' : '<p>Take an example below, or draw a digit and say which one it is, and the story goes on.</p>';
+
+const STORY = [
+  { title: 'It makes a guess', part: 'board', enter: () => { reset(); take(3); },
+    text: () => `<p>The picture below is 784 numbers, one for each of its 28×28 <b>pixels</b>: 0 for paper, up to 1 for ink. A <b>network</b> multiplies and adds these numbers, in three layers one after the other, until ten numbers are left, a <b>score</b> for each digit. The highest score is its answer. The bars show the scores as <b>probabilities</b>: how sure it is of each digit, 100% in all.</p>
+      ${board.pass ? `<p>It reads <b>${largestAt(board.pass.scores)}</b> and is ${share(Math.max(...board.probabilities))} sure of it. Take another example, or draw a digit yourself.</p>` : ''}` },
+  { title: 'One number for how wrong', part: 'board', enter: () => misread(),
+    text: () => ready() || `<p>This should be a <b>${board.digit}</b>, and the network reads <b>${largestAt(board.pass.scores)}</b>. How wrong is that? To the true digit it gave a probability of ${share(board.probabilities[board.digit])}. The <b>loss</b> makes one number of that: 0 if the probability of the true digit is 100%, 0.69 if it is 50%, 2.3 if it is 10%, as for a blind guess, and it goes on growing as the probability comes near 0. (It is minus the natural logarithm of the probability.)</p>
+      <p>Here the loss is <b>${small(board.loss)}</b>. To learn is to make it smaller. Choose another true digit next to the bars and see how it changes.</p>` },
+  { title: 'Blame the scores', part: 'board', enter: () => misread(),
+    text: () => ready() || `<p>Which score should change, and which way? Ask of each: if it rose by a little, how much would the loss rise, for each 1 of that? The answer is called its <b>gradient</b>. Above 0: this score should fall. Below 0: it should rise. For a score it turns out simple: its probability, less 1 if it is the true digit.</p>
+      ${table(['digit', ...board.probabilities.keys()], [['probability', ...Array.from(board.probabilities, fixed)], ['gradient', ...Array.from(board.grads.layers.at(-1).out, fixed)]])}
+      <p>Only the score of ${board.digit} should rise. The score of ${largestAt(board.grads.layers.at(-1).out)} gets most of the blame.</p>` },
+  { title: 'Pass the blame back', part: 'unit', enter: () => { misread(); choose([last() - 1, strongestAt(board.grads.layers.at(-1).inp)]); },
+    text: () => ready() || `<p>The scores were made from the <b>units</b> of the layer before: each unit is one number, and it goes into each of the ten scores, times a <b>weight</b>. So ask of a unit what we asked of a score: if its number rose, would the loss? Take the gradient of each score times the weight that leads there, and add up the ten.</p>${blame()}
+      <p>With that the layer before can be asked, and so on to the first one. This is <b>backpropagation</b>: blame, handed back from layer to layer. Open other units in the drawing.</p>` },
+  { title: 'One weight by hand', part: 'unit', enter: () => { misread(); const g = columnOf(largestAt(board.pass.scores)); choose([last(), largestAt(board.pass.scores)], strongestAt(g)); },
+    text: () => ready() || `<p>What the network knows is in its weights, so each weight gets a gradient too: <b>how much the loss rises for each 1 that this weight grows, as long as it grows only a little</b>. Is that true? Try it. At the end of this part, under “One weight by hand”, is a slider that adds to the weight chosen in the table, here one into ${unitName(board.unit)}. It runs the network again and compares the loss with what the gradient says.</p>
+      <p>Near 0 both agree. Farther out they part: the loss is a curve, and the gradient is its slope at the place where we stand.</p>`,
+    action: ['Add 0.1 to the weight', () => nudge(0.1)] },
+  { title: 'Take a step', part: 'board', enter: () => { misread(); $('rate').value = '1e-4'; $('rate').dispatchEvent(new Event('change')); },
+    text: () => ready() || `<p>Now all ${board.network.layers.reduce((s, { w, b }) => s + w.length + b.length, 0).toLocaleString('en-US')} weights and biases at once, each against its gradient: if more of it would raise the loss, it gets less, and the other way round. How much? The gradient times a small number, the <b>learning rate</b>: new weight = weight − rate × gradient.</p>
+      <p>${board.before ? `The loss went from ${small(board.before.loss)} to <b>${small(board.loss)}</b>, and the network reads <b>${largestAt(board.pass.scores)}</b>. ${largestAt(board.pass.scores) === board.digit ? 'It has learned this digit.' : 'Take more steps, until it reads the digit right.'}` : 'Take a step, here or in the bar that stays on the screen.'}</p>`,
+    action: ['Take a step', () => takeStep(Number($('rate').value))] },
+  { title: 'Too large a rate', part: 'board', enter: () => misread(WORSE),
+    text: () => ready() || `<p>Another digit, read quite wrong: the loss is ${small(board.loss)}. Why not take a larger rate, and be done in one step? The gradient speaks for small changes only. From it one can work out by how much the loss should fall (the rate times the sum of all squared gradients). Here is that promise beside what a step really brings, for four rates:</p>
+      ${table(['rate', 'promised fall', 'real fall', 'examples right after it'], promises())}
+      <p>For the smallest rate the promise holds. For the largest it is absurd: the loss cannot fall below 0, and yet every weight went all the way. The last column shows what that does to other digits.</p>` },
+  { title: 'What it forgets', part: 'board', enter: () => { misread(WORSE); $('rate').value = '1e-2'; $('rate').dispatchEvent(new Event('change')); },
+    text: () => ready() || `<p>The rate in the bar is 0.01 now. ${board.trail.length ? `After the step the network reads this digit as <b>${largestAt(board.pass.scores)}</b>, loss ${small(board.loss)}, but of the ${labels().length} examples below only <b>${examplesRight()}</b>.` : `Before the step it reads ${examplesRight()} of the ${labels().length} examples below. Take the step.`} Every weight was moved for this one digit, and the others need the same weights.</p>
+      <p>So training shows the network thousands of digits in turn and takes a small step for each handful. <a href="#train">Train from scratch</a> does it before your eyes. You know all of it now: a gradient says how the loss changes with a number, and a step moves every number a little against its gradient.</p>`,
+    action: ['Take the step', () => takeStep(Number($('rate').value))] },
+];
+let at = 0, told = () => {}; // 0: not begun
+
+function columnOf(j) { // the gradients of the weights into this score
+  const { w, out } = board.grads.layers.at(-1);
+  return w.filter((_, k) => k % out.length === j);
+}
+
+function blame() { // of the opened unit, if it is one of the last hidden layer
+  const [layer, i] = board.unit, { w, b } = board.network.layers[last()], out = board.grads.layers.at(-1).out;
+  if (layer !== last() - 1) return `<p>Below is open: ${unitName(board.unit)}.</p>`;
+  const weights = Array.from(out, (_, j) => w[i*b.length + j]);
+  return `<p>For ${unitName(board.unit)}, open below:</p>` + table(['score of', ...out.keys(), 'sum'], [['gradient', ...Array.from(out, fixed), ''], ['× weight', ...weights.map(fixed), ''], ['= blame', ...weights.map((v, j) => fixed(v * out[j])), `<b>${fixed(board.grads.layers.at(-1).inp[i])}</b>`]]);
+}
+
+function promises() {
+  const squares = board.grads.layers.reduce((sum, { w, b }) => [...w, ...b].reduce((s, v) => s + v*v, sum), 0);
+  return RATES.map(rate => {
+    const tried = copy(board.network);
+    stepOf(tried, board.grads, rate);
+    const loss = crossEntropy(read(board.pixels, tried).scores, [board.digit]);
+    return [rate, number(rate * squares), number(board.loss - loss), `${countRight(tried)} of ${labels().length}`];
+  });
+}
+
+// ---- the panel, which stands before the part of the page that it talks of
+
+function render() {
+  const step = STORY[at - 1];
+  $('tale-text').innerHTML = step.text();
+}
+
+function go(to, enter = true) {
+  at = to;
+  const { title, part, enter: prepare, action } = STORY[at - 1], place = document.querySelector(`[data-part~="${part}"]`), tale = $('tale');
+  if (enter) prepare();
+  if (place.firstElementChild !== tale) place.prepend(tale);
+  $('story').textContent = title;
+  $('tale-count').textContent = `Step ${at} of ${STORY.length}`;
+  $('tale-back').disabled = at === 1;
+  $('tale-next').textContent = at === STORY.length ? 'Train from scratch' : 'Next';
+  $('tale-do').hidden = !action;
+  $('tale-do').textContent = action ? action[0] : '';
+  [...$('tale-steps').children].forEach((dot, k) => dot.firstChild.setAttribute('aria-current', k + 1 === at ? 'step' : 'false'));
+  render();
+  told();
+}
+
+function turn(to) {
+  go(to);
+  $('story').focus({ preventScroll: true });
+  $('tale').scrollIntoView({ block: 'start' });
+}
+
+export const state = () => at ? { story: at } : {};
+export const restore = (step, enter) => { if (Number.isInteger(step) && step >= 1 && step <= STORY.length) {
+  go(step, enter);
+  $('tale').scrollIntoView({ block: 'start' });
+} };
+
+export function start(onChange) {
+  told = onChange;
+  STORY.forEach(({ title }, k) => {
+    const item = document.createElement('li');
+    item.innerHTML = `<button type="button" aria-label="Step ${k + 1}: ${title}" title="${title}">${k + 1}</button>`;
+    item.firstChild.addEventListener('click', () => turn(k + 1));
+    $('tale-steps').append(item);
+  });
+  $('tale-back').addEventListener('click', () => turn(at - 1));
+  $('tale-back').disabled = true;
+  $('tale-next').addEventListener('click', () => {
+    if (at < STORY.length) turn(at + 1);
+    else $('train').scrollIntoView();
+  });
+  $('tale-do').addEventListener('click', () => STORY[at - 1].action[1]());
+  watch($('tale'), ['weights', 'reading', 'unit'], () => { if (at) render(); });
+}
