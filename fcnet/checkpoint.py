@@ -100,8 +100,10 @@ def load_state(self:Learner,
     info:dict,    # as from `state`
 )->None:
     "Put a state back. `ValueError` for a learner of another kind, or another model."
-    if info['kind'] != self.kind():
-        raise ValueError(f'the training had {info["kind"]}, this one has {self.kind()}')
+    had, has = info['kind'], self.kind()
+    if differ := [name for name in has | had if had.get(name) != has.get(name)]:
+        had, has = ({name: kind.get(name) for name in differ} for kind in (had, has))
+        raise ValueError(f'the training had {had}, this one has {has}')
     self._check_state(tensors, info)
     states, params = {}, [p for group in self.opt.param_groups for p in group['params']]
     for name, value in (tensors | info['opt_state']).items():

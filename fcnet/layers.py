@@ -98,6 +98,13 @@ class MSE(Module):
     def fwd(self, out, targ): return mse(out, targ), (out, targ)
     def bwd(self, grad, saved, need_inp): return grad*mse_grad(*saved),
 
+# %% ../nbs/04_refactor.ipynb #4a1c0e21
+def _check_autocast(x):
+    "A `ValueError` under `torch.autocast`: a formula by hand would meet two types."
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type): raise ValueError(
+        'Model: torch.autocast is on, which works with nn.Module alone; leave it, and '
+        "call torch.set_float32_matmul_precision('medium') for faster products")
+
 # %% ../nbs/04_refactor.ipynb #ac1e0118
 class Model(Module):
     "Layers in a row, and a loss: `model(x, targ)` is the loss."
@@ -112,21 +119,21 @@ class Model(Module):
 
     def predict(self, x:Tensor):
         "Output of the last layer, `(n, n_out)`. Keeps nothing alive."
+        _check_autocast(x)
         for layer in self.layers: x = layer.forward(x)
         return x
 
     def forward(self, x, targ): return self.loss.forward(self.predict(x), targ)
 
     def __call__(self, x, targ):
-        self.forget()
+        _check_autocast(x), self.forget()
         for layer in self.layers: x = layer(x)
         return self.loss(x, targ)
 
     def backward(self, need_inp:bool=False):
         "Undo the last call: add to every `.grad`, return the input's if asked for."
-        grad = self.loss.backward()
-        for i in reversed(range(len(self.layers))):
-            grad = self.layers[i].backward(grad, need_inp or i > 0)
+        grad, n = self.loss.backward(), len(self.layers)
+        for i in range(n)[::-1]: grad = self.layers[i].backward(grad, need_inp or i > 0)
         return grad
 
     def modules(self):
