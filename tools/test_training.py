@@ -1,11 +1,16 @@
 "Training in the playground page, in a real browser: the same numbers as the library's, fast, and never in the way."
+import json
 import re
+import shutil
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import DOCS
+from conftest import DOCS, ROOT
 from fcnet.classify import CrossEntropy, Sigmoid, Tanh
 from fcnet.layers import Linear, Model, ReLU
 from fcnet.optim import SGD, Adam
@@ -167,3 +172,18 @@ def test_what_was_trained_can_be_opened(visit):
     page.click('#reset')
     page.click('#reset')
     assert 'your own' not in page.inner_text('#progress') and page.is_disabled('#reset')
+
+def test_firefox(visit, address):
+    "The same in Firefox, to the same numbers."
+    found = next(filter(None, map(shutil.which, ('firefox-esr', 'firefox'))), None)
+    if not found: pytest.skip('there is no Firefox here')
+    if not (Path(sys.prefix)/'node_modules'/'puppeteer-core').exists(): pytest.skip('there is no puppeteer-core here')
+    done = subprocess.run(['node', ROOT/'tools'/'playground.mjs', sys.prefix, found, address], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+    assert not got['wrong'], got['wrong']
+    here = run(visit('playground.html'), '''
+        const settings = { width: 32, depth: 1, activation: 'relu', start: 'kaiming', optimizer: 'sgd', seed: 1 };
+        const training = new net.Training(await net.loadDigits(), settings, 0.1);
+        return Array.from({ length: 20 }, () => training.step());''')
+    np.testing.assert_allclose(got['losses'], here, atol=1e-9)

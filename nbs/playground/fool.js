@@ -34,7 +34,7 @@ function move() {
 export function start() {
   $('fool').innerHTML = `<div class="pictures"><figure class="picture"><div class="cells"><canvas id="fool-digit" width="28" height="28" role="img" aria-label="The changed digit"></canvas></div>
     <figcaption>The digit with the change</figcaption></figure></div><label>How far along the gradient <input type="range" id="fool-by" min="0" max="${MOST}" step="0.01" value="0"> <output id="fool-out"></output></label><p id="fool-says" aria-live="polite"></p>`;
-  gradient = new Picture($('fool').firstChild, 'input-gradient', { scale: 7 });
+  gradient = new Picture($('fool').firstChild, 'input-gradient', [28, 28], { scale: 7 });
   $('fool-by').addEventListener('input', move);
   watch($('fool'), ['weights', 'reading'], show);
 }

@@ -116,7 +116,7 @@ function furnish() {
     <fieldset id="nudge"><legend>One weight by hand</legend><p id="nudge-says" aria-live="polite"></p>
     <label>Add to the weight <input type="range" id="nudge-by" min="-1" max="1" step="0.01" value="0"> <output id="nudge-out"></output></label><p id="nudge-result"></p></fieldset>`;
   pictures = [['unit-weights', 'Weights'], ['unit-inputs', 'Inputs'], ['unit-parts', 'Weight × input']].map(([id, label]) =>
-    ({ label, picture: new Picture($('unit-pictures'), id, { scale: 5, onPick: i => choose(board.unit, i) }) }));
+    ({ label, picture: new Picture($('unit-pictures'), id, [28, 28], { scale: 5, onPick: i => choose(board.unit, i) }) }));
   parts = Array.from({ length: ROWS + 1 }, (_, r) => {
     const row = document.createElement('tr');
     row.innerHTML = r < ROWS ? '<th scope="row"><label><input type="radio" name="weight"> <span>weight</span></label></th>' + '<td></td>'.repeat(5) : '<th scope="row"><span></span></th>' + '<td></td>'.repeat(5);
