@@ -100,8 +100,8 @@ function showTiles() {
     paint(figure.firstChild, values, columns, sizeOf([learned]));
     figure.firstChild.setAttribute('aria-label', `Weights of the first layer of ${'AB'[k]}, a tile for each unit`);
     figure.lastChild.textContent = (networks.length > 1 ? `${'AB'[k]}: ` : '') + (steps
-      ? 'what the units of the first layer have learned, their weights less the random ones of the start'
-      : 'the random weights of the first layer, a tile for each unit');
+      ? 'What the units of the first layer have learned, their weights less the random ones of the start'
+      : 'The random weights of the first layer, a tile for each unit');
     return figure;
   }));
 }
