@@ -1,11 +1,16 @@
 "Training in the playground page, in a real browser: the same numbers as the library's, fast, and never in the way."
+import json
 import re
+import shutil
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import DOCS
+from conftest import DOCS, ROOT
 from fcnet.classify import CrossEntropy, Sigmoid, Tanh
 from fcnet.layers import Linear, Model, ReLU
 from fcnet.optim import SGD, Adam
@@ -66,13 +71,15 @@ def test_first_20_losses_and_gradients_are_those_of_the_library(visit, serve, ac
 
 def test_random_starts_are_of_the_rule_and_of_the_seed(visit):
     page = visit('playground.html')
-    std = {'small': (0.001, 0.001), 'kaiming': ((2/784)**0.5, 0.02), 'large': (1, 1)}
-    for start, wanted in std.items():
-        networks = run(page, '''return [1, 1, 2].map(seed => net.freshNetwork({ width: 64, depth: 1, activation: 'relu', start: args[0], seed })
-            .layers.map(({ w, b }) => [[...w], [...b]]))''', start)
-        assert networks[0] == networks[1] != networks[2]
-        for (w, b), n in zip(networks[0], wanted):
-            assert np.std(w) == pytest.approx(n, rel=0.1) and abs(np.mean(w)) < 0.15*n and not np.any(b)
+    rule = {'small': (0.001, 0.001), 'kaiming': ((2/784)**0.5, 0.02), 'large': (1, 1)}
+    for start, wanted in rule.items():
+        same, other, layers = run(page, '''
+            const made = [1, 1, 2].map(seed => net.freshNetwork({ width: 64, depth: 1, activation: 'relu', start: args[0], seed }).layers);
+            const mean = a => a.reduce((s, v) => s + v, 0) / a.length, first = made.map(layers => layers[0].w.join());
+            return [first[0] === first[1], first[0] === first[2],
+                    made[0].map(({ w, b }) => [mean(w), Math.sqrt(mean(w.map(v => v*v))), b.some(v => v)])];''', start)
+        assert same and not other
+        for (mean, std, bias), n in zip(layers, wanted): assert std == pytest.approx(n, rel=0.1) and abs(mean) < 0.15*n and not bias
 
 def says(page): return page.inner_text('#live-says')
 def number_of_steps(page): return int(re.match(r'([\d,]+) steps', says(page))[1].replace(',', ''))
@@ -151,8 +158,9 @@ def test_too_large_a_rate_is_told_and_can_be_reset(visit):
     page.select_option('#live-lr', '0.01')
     page.wait_for_function('document.getElementById("live-says").textContent.startsWith("0 steps")')
 
-def test_what_was_trained_can_be_opened(visit):
-    page = open_training(visit, '?width=16&activation=tanh')
+@pytest.mark.parametrize('query, units', [('?width=16&activation=tanh', 26), ('?depth=0', 10), ('?depth=3&width=8', 34)])
+def test_what_was_trained_can_be_opened(visit, query, units):
+    page = open_training(visit, query)
     page.click('#live-play')
     page.wait_for_function('+document.getElementById("live-says").textContent.split(" ")[0].replace(",", "") > 100')
     page.click('#live-play')
@@ -162,8 +170,26 @@ def test_what_was_trained_can_be_opened(visit):
     assert 'your own' in page.inner_text('#progress')
     page.locator('#net').scroll_into_view_if_needed()
     page.wait_for_timeout(300)
-    assert page.locator('.layer button').count() == 26 and 'tanh' in page.inner_text('#unit-forward')
+    assert page.locator('.layer button').count() == units and ('tanh' in query) == ('tanh' in page.inner_text('#unit-forward'))
+    for k in range(1, 9): page.click(f'#tale-steps li:nth-child({k}) button') # on the page's own network
+    assert 'your own' not in page.inner_text('#progress')
+    page.click('#live-open')
     page.click('#step')
     page.click('#reset')
     page.click('#reset')
     assert 'your own' not in page.inner_text('#progress') and page.is_disabled('#reset')
+
+def test_firefox(visit, address):
+    "The same in Firefox, to the same numbers."
+    found = next(filter(None, map(shutil.which, ('firefox-esr', 'firefox'))), None)
+    if not found: pytest.skip('there is no Firefox here')
+    if not (Path(sys.prefix)/'node_modules'/'puppeteer-core').exists(): pytest.skip('there is no puppeteer-core here')
+    done = subprocess.run(['node', ROOT/'tools'/'playground.mjs', sys.prefix, found, address], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+    assert not got['wrong'], got['wrong']
+    here = run(visit('playground.html'), '''
+        const settings = { width: 32, depth: 1, activation: 'relu', start: 'kaiming', optimizer: 'sgd', seed: 1 };
+        const training = new net.Training(await net.loadDigits(), settings, 0.1);
+        return Array.from({ length: 20 }, () => training.step());''')
+    np.testing.assert_allclose(got['losses'], here, atol=1e-9)

@@ -27,14 +27,16 @@ function move() {
   const shares = softmax(read(pixels).scores), reads = largestAt(shares), first = largestAt(board.probabilities);
   const change = pixels.reduce((sum, v, i) => sum + Math.abs(v - board.pixels[i]), 0) / board.pixels.reduce((sum, v) => sum + v, 0);
   $('fool-says').innerHTML = `The network reads <b>${reads}</b>, with ${number(100 * shares[reads])}%. ` +
-    `For the true digit, ${board.digit}, it gives ${number(100 * shares[board.digit])}%. ${by ? `Ink moved: ${number(100 * change, 2)}% of what was there.` : ''}` +
-    `${reads !== first ? ` Without the change it read ${first}.` : ''}`;
+    `For the true digit, ${board.digit}, it gives ${number(100 * shares[board.digit])}%. ` +
+    (by ? `Ink moved: ${number(100 * change, 2)}% of what was there. ` : '') + (reads !== first ? `Without the change it read ${first}.` : '');
 }
 
 export function start() {
   $('fool').innerHTML = `<div class="pictures"><figure class="picture"><div class="cells"><canvas id="fool-digit" width="28" height="28" role="img" aria-label="The changed digit"></canvas></div>
-    <figcaption>The digit with the change</figcaption></figure></div><label>How far along the gradient <input type="range" id="fool-by" min="0" max="${MOST}" step="0.01" value="0"> <output id="fool-out"></output></label><p id="fool-says" aria-live="polite"></p>`;
-  gradient = new Picture($('fool').firstChild, 'input-gradient', { scale: 7 });
+    <figcaption>The digit with the change</figcaption></figure></div>
+    <label>How far along the gradient <input type="range" id="fool-by" min="0" max="${MOST}" step="0.01" value="0"> <output id="fool-out"></output></label>
+    <p id="fool-says" aria-live="polite"></p>`;
+  gradient = new Picture($('fool').firstChild, 'input-gradient', [28, 28], { scale: 7 });
   $('fool-by').addEventListener('input', move);
   watch($('fool'), ['weights', 'reading'], show);
 }

@@ -94,18 +94,24 @@ function showTiles() {
   if (!networks.length || !stale) return;
   stale = false;
   $('live-tiles').replaceChildren(...networks.map(({ layers: [{ w, b }] }, k) => {
-    const figure = $('live-tiles').children[k] || document.createElement('figure'), learned = steps ? w.map((v, i) => v - firsts[k][i]) : w, { values, columns } = tiles(learned, b.length);
+    const figure = $('live-tiles').children[k] || document.createElement('figure');
+    const learned = steps ? w.map((v, i) => v - firsts[k][i]) : w, { values, columns } = tiles(learned, b.length);
     if (!figure.firstChild) figure.innerHTML = '<canvas role="img"></canvas><figcaption></figcaption>';
     paint(figure.firstChild, values, columns, sizeOf([learned]));
     figure.firstChild.setAttribute('aria-label', `Weights of the first layer of ${'AB'[k]}, a tile for each unit`);
-    figure.lastChild.textContent = `${networks.length > 1 ? `${'AB'[k]}: ` : ''}${steps ? 'what the units of the first layer have learned, their weights less the random ones of the start' : 'the random weights of the first layer, a tile for each unit'}`;
+    figure.lastChild.textContent = (networks.length > 1 ? `${'AB'[k]}: ` : '') + (steps
+      ? 'What the units of the first layer have learned, their weights less the random ones of the start'
+      : 'The random weights of the first layer, a tile for each unit');
     return figure;
   }));
 }
 
 // ---- start
 
-export const state = () => ({ ...Object.fromEntries(Object.keys(CHOICES).filter(name => select(name) && chosen(name) !== CHOICES[name][1]).map(name => [name, chosen(name)])), ...(steps && !playing ? { at: steps } : {}) });
+export function state() { // what differs from how the page begins
+  const others = Object.keys(CHOICES).filter(name => chosen(name) !== CHOICES[name][1]).map(name => [name, chosen(name)]);
+  return { ...Object.fromEntries(others), ...(steps && !playing ? { at: steps } : {}) };
+}
 
 export function restore(params) { // the choices of a link; with `at`, train as far. Resolves when it is there
   for (const name of Object.keys(CHOICES)) {

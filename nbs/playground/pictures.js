@@ -51,8 +51,9 @@ export const tint = (v, scale) => `rgb(${(v > 0 ? colors().positive : colors().n
 
 // ---- the columns of a matrix (784, n), each as a tile of 28x28, eight tiles a row with a gap between them
 
+export const tiledShape = n => [Math.min(n, 8)*29 - 1, Math.ceil(n / 8)*29 - 1];
 export function tiles(w, n) {
-  const across = Math.min(n, 8)*29 - 1, out = new Float64Array(across * (Math.ceil(n / 8)*29 - 1));
+  const [across, down] = tiledShape(n), out = new Float64Array(across * down);
   for (let unit = 0; unit < n; unit++) for (let pixel = 0; pixel < 784; pixel++) {
     const y = Math.floor(unit / 8)*29 + Math.floor(pixel / 28), x = unit % 8 * 29 + pixel % 28;
     out[y*across + x] = w[pixel*n + unit];
@@ -69,7 +70,7 @@ export const cellName = columns => i => `row ${Math.floor(i / columns)}, column 
 // ---- a figure: the picture, its caption, a cursor
 
 export class Picture {
-  constructor(place, id, { scale = 0, onPick = null } = {}) {
+  constructor(place, id, [columns, rows], { scale = 0, onPick = null } = {}) { // its room is taken at once: nothing moves later
     this.figure = Object.assign(document.createElement('figure'), { id, className: 'picture' });
     this.figure.innerHTML = '<div class="cells"><canvas role="img" tabindex="0" aria-label="Numbers"></canvas><span class="cursor" hidden></span></div>' +
       '<figcaption aria-live="polite"></figcaption>';
@@ -77,7 +78,10 @@ export class Picture {
     this.canvas = this.figure.querySelector('canvas');
     this.cursor = this.figure.querySelector('.cursor');
     this.caption = this.figure.querySelector('figcaption');
-    Object.assign(this, { scale, onPick, at: null });
+    Object.assign(this, { onPick, at: null });
+    Object.assign(this.canvas, { width: columns, height: rows });
+    if (scale) this.figure.style.width = `${Math.max(columns * scale, 130)}px`;
+    if (scale) this.figure.firstChild.style.width = `${columns * scale}px`;
     this.canvas.addEventListener('pointermove', event => this.point(this.under(event)));
     this.canvas.addEventListener('pointerdown', event => { this.point(this.under(event)); if (onPick) onPick(this.at); });
     this.canvas.addEventListener('pointerleave', () => this.point(null));
@@ -87,8 +91,6 @@ export class Picture {
 
   show(values, { label, columns, full, name = cellName(columns), note = '' }) { // full: the number in full color
     this.figure.style.visibility = values ? 'visible' : 'hidden'; // without values it keeps its room
-    if (this.scale) this.figure.style.width = `${Math.max(columns * this.scale, 130)}px`;
-    if (this.scale) this.figure.firstChild.style.width = `${columns * this.scale}px`;
     this.canvas.setAttribute('aria-label', `${label}. Arrow keys read the numbers.`);
     if (!values) return;
     paint(this.canvas, values, columns, full);

@@ -1,49 +1,118 @@
 // A story in eight steps over the same board. A step says where its words stand, what it puts on the board, and may offer
 // a thing to do; its words are written anew when the board changes.
-import { board, watch, choose, take, reset, step as takeStep, examplesRight, countRight, labels, largestAt, copy, read } from './board.js';
+import {
+  board, watch, choose, take, reset, use, step as takeStep, examplesRight, countRight, labels, largestAt, copy, read,
+} from './board.js';
 import { crossEntropy, step as stepOf } from './network.js';
 import { number, small } from './pictures.js';
 import { unitName, nudge } from './unit.js';
 
-const $ = id => document.getElementById(id), share = p => `${number(100 * p)}%`, fixed = v => v.toFixed(3).replace(/^-(?!0\.000)/, '−').replace('-', ''), MISREAD = 10, WORSE = 11, RATES = [1e-5, 1e-4, 1e-3, 1e-2];
+const $ = id => document.getElementById(id), MISREAD = 10, WORSE = 11, RATES = [1e-5, 1e-4, 1e-3, 1e-2];
+const share = p => `${number(100 * p)}%`, fixed = v => v.toFixed(3).replace(/^-(?!0\.000)/, '−').replace('-', '');
 const last = () => board.network.layers.length - 1;
-const table = (heads, rows) => `<div class="scroll" tabindex="0" role="region" aria-label="${heads.join(', ')}"><table><thead><tr>${heads.map(h => `<th scope="col">${h}</th>`).join('')}</tr></thead>` +
-  `<tbody>${rows.map(row => `<tr>${row.map((v, k) => k ? `<td>${v}</td>` : `<th scope="row">${v}</th>`).join('')}</tr>`).join('')}</tbody></table></div>`;
+const table = (heads, rows) => {
+  const head = heads.map(h => `<th scope="col">${h}</th>`).join('');
+  const cells = row => row.map((v, k) => k ? `<td>${v}</td>` : `<th scope="row">${v}</th>`).join('');
+  return `<div class="scroll" tabindex="0" role="region" aria-label="${heads.join(', ')}"><table>
+    <thead><tr>${head}</tr></thead><tbody>${rows.map(row => `<tr>${cells(row)}</tr>`).join('')}</tbody></table></div>`;
+};
 const strongestAt = values => largestAt(values.map(Math.abs));
-const misread = (k = MISREAD) => { reset(); take(k); };
+const fresh = k => { // this example, and the page's network as it was
+  if (board.trained) use(null, false);
+  else reset();
+  take(k);
+};
+const misread = (k = MISREAD) => fresh(k);
+const setRate = value => {
+  $('rate').value = value;
+  $('rate').dispatchEvent(new Event('change'));
+};
 const ready = () => board.grads ? '' : '<p>Take an example below, or draw a digit and say which one it is, and the story goes on.</p>';
+const countWeights = () => board.network.layers.reduce((sum, { w, b }) => sum + w.length + b.length, 0);
+const reads = () => largestAt(board.pass.scores);
 
 const STORY = [
-  { title: 'It makes a guess', part: 'board', enter: () => { reset(); take(3); },
-    text: () => `<p>The picture below is 784 numbers, one for each of its 28×28 <b>pixels</b>: 0 for paper, up to 1 for ink. A <b>network</b> multiplies and adds these numbers, in three layers one after the other, until ten numbers are left, a <b>score</b> for each digit. The highest score is its answer. The bars show the scores as <b>probabilities</b>: how sure it is of each digit, 100% in all.</p>
-      ${board.pass ? `<p>It reads <b>${largestAt(board.pass.scores)}</b> and is ${share(Math.max(...board.probabilities))} sure of it. Take another example, or draw a digit yourself.</p>` : ''}` },
+  { title: 'It makes a guess', part: 'board', enter: () => fresh(3),
+    text: () => `<p>The picture below is 784 numbers, one for each of its 28×28 <b>pixels</b>: 0 for paper, up to 1 for ink.
+        A <b>network</b> multiplies and adds these numbers, in three layers one after the other, until ten numbers are left,
+        a <b>score</b> for each digit. The highest score is its answer. The bars show the scores as <b>probabilities</b>:
+        how sure it is of each digit, 100% in all.</p>
+      ${board.pass ? `<p>It reads <b>${reads()}</b> and is ${share(Math.max(...board.probabilities))} sure of it. Take another example, or draw a digit yourself.</p>` : ''}`
+        },
   { title: 'One number for how wrong', part: 'board', enter: () => misread(),
-    text: () => ready() || `<p>This should be a <b>${board.digit}</b>, and the network reads <b>${largestAt(board.pass.scores)}</b>. How wrong is that? To the true digit it gave a probability of ${share(board.probabilities[board.digit])}. The <b>loss</b> makes one number of that: 0 if the probability of the true digit is 100%, 0.69 if it is 50%, 2.3 if it is 10%, as for a blind guess, and it goes on growing as the probability comes near 0. (It is minus the natural logarithm of the probability.)</p>
-      <p>Here the loss is <b>${small(board.loss)}</b>. To learn is to make it smaller. Choose another true digit next to the bars and see how it changes.</p>` },
+    text: () => ready() || `<p>This should be a <b>${board.digit}</b>, and the network reads <b>${reads()}</b>. How wrong is
+        that? To the true digit it gave a probability of ${share(board.probabilities[board.digit])}. The <b>loss</b> makes
+        one number of that: 0 if the probability of the true digit is 100%, 0.69 if it is 50%, 2.3 if it is 10%, as for a
+        blind guess, and it goes on growing as the probability comes near 0. (It is minus the natural logarithm of the
+        probability.)</p>
+      <p>Here the loss is <b>${small(board.loss)}</b>. To learn is to make it smaller. Choose another true digit next to the
+        bars and see how it changes.</p>` },
   { title: 'Blame the scores', part: 'board', enter: () => misread(),
-    text: () => ready() || `<p>Which score should change, and which way? Ask of each: if it rose by a little, how much would the loss rise, for each 1 of that? The answer is called its <b>gradient</b>. Above 0: this score should fall. Below 0: it should rise. For a score it turns out simple: its probability, less 1 if it is the true digit.</p>
-      ${table(['digit', ...board.probabilities.keys()], [['probability', ...Array.from(board.probabilities, fixed)], ['gradient', ...Array.from(board.grads.layers.at(-1).out, fixed)]])}
-      <p>Only the score of ${board.digit} should rise. The score of ${largestAt(board.grads.layers.at(-1).out)} gets most of the blame.</p>` },
+    text: () => ready() || `<p>Which score should change, and which way? Ask of each: if it rose by a little, how much would
+        the loss rise, for each 1 of that? The answer is called its <b>gradient</b>. Above 0: this score should fall. Below
+        0: it should rise. For a score it turns out simple: its probability, less 1 if it is the true digit.</p>
+      ${table(['digit', ...board.probabilities.keys()], [
+    ['probability', ...Array.from(board.probabilities, fixed)],
+    ['gradient', ...Array.from(board.grads.layers.at(-1).out, fixed)],
+  ])}
+      <p>Only the score of ${board.digit} should rise. The score of ${largestAt(board.grads.layers.at(-1).out)} gets most of
+        the blame.</p>` },
   { title: 'Pass the blame back', part: 'unit', enter: () => { misread(); choose([last() - 1, strongestAt(board.grads.layers.at(-1).inp)]); },
-    text: () => ready() || `<p>The scores were made from the <b>units</b> of the layer before: each unit is one number, and it goes into each of the ten scores, times a <b>weight</b>. So ask of a unit what we asked of a score: if its number rose, would the loss? Take the gradient of each score times the weight that leads there, and add up the ten.</p>${blame()}
-      <p>With that the layer before can be asked, and so on to the first one. This is <b>backpropagation</b>: blame, handed back from layer to layer. Open other units in the drawing.</p>` },
-  { title: 'One weight by hand', part: 'unit', enter: () => { misread(); const g = columnOf(largestAt(board.pass.scores)); choose([last(), largestAt(board.pass.scores)], strongestAt(g)); },
-    text: () => ready() || `<p>What the network knows is in its weights, so each weight gets a gradient too: <b>how much the loss rises for each 1 that this weight grows, as long as it grows only a little</b>. Is that true? Try it. At the end of this part, under “One weight by hand”, is a slider that adds to the weight chosen in the table, here one into ${unitName(board.unit)}. It runs the network again and compares the loss with what the gradient says.</p>
-      <p>Near 0 both agree. Farther out they part: the loss is a curve, and the gradient is its slope at the place where we stand.</p>`,
-    action: ['Add 0.1 to the weight', () => nudge(0.1)] },
-  { title: 'Take a step', part: 'board', enter: () => { misread(); $('rate').value = '1e-4'; $('rate').dispatchEvent(new Event('change')); },
-    text: () => ready() || `<p>Now all ${board.network.layers.reduce((s, { w, b }) => s + w.length + b.length, 0).toLocaleString('en-US')} weights and biases at once, each against its gradient: if more of it would raise the loss, it gets less, and the other way round. How much? The gradient times a small number, the <b>learning rate</b>: new weight = weight − rate × gradient.</p>
-      <p>${board.before ? `The loss went from ${small(board.before.loss)} to <b>${small(board.loss)}</b>, and the network reads <b>${largestAt(board.pass.scores)}</b>. ${largestAt(board.pass.scores) === board.digit ? 'It has learned this digit.' : 'Take more steps, until it reads the digit right.'}` : 'Take a step, here or in the bar that stays on the screen.'}</p>`,
+    text: () => ready() || `<p>The scores were made from the <b>units</b> of the layer before: each unit is one number, and
+        it goes into each of the ten scores, times a <b>weight</b>. So ask of a unit what we asked of a score: if its number
+        rose, would the loss? Take the gradient of each score times the weight that leads there, and add up the
+        ten.</p>${blame()}
+      <p>With that the layer before can be asked, and so on to the first one. This is <b>backpropagation</b>: blame, handed
+        back from layer to layer. Open other units in the drawing.</p>` },
+  { title: 'One weight by hand', part: 'unit', enter: () => {
+    misread();
+    choose([last(), reads()], strongestAt(columnOf(reads())));
+  },
+    text: () => ready() || `<p>What the network knows is in its weights, so each weight gets a gradient too: <b>how much the
+        loss rises for each 1 that this weight grows, as long as it grows only a little</b>. Is that true? Try it. At the
+        end of this part, under “One weight by hand”, is a slider that adds to the weight chosen in the table, here one into
+        ${unitName(board.unit)}. It runs the network again and compares its loss with what the gradient says: the loss
+        before, plus the gradient times what was added.</p>
+      <p>Near 0 both agree. Farther out they part: the loss is a curve, and the gradient is its slope at the place where we
+        stand.</p>`,
+    action: ['Add 0.01 to the weight', () => nudge(0.01)] },
+  { title: 'Take a step', part: 'board', enter: () => { misread(); setRate('1e-4'); },
+    text: () => ready() || `<p>Now all ${countWeights().toLocaleString('en-US')} weights and biases at once, each against
+        its gradient: if more of it would raise the loss, it gets less, and the other way round. How much? The gradient
+        times a small number, the <b>learning rate</b>: new weight = weight − rate × gradient.</p>
+      <p>${afterStep()}</p>`,
     action: ['Take a step', () => takeStep(Number($('rate').value))] },
   { title: 'Too large a rate', part: 'board', enter: () => misread(WORSE),
-    text: () => ready() || `<p>Another digit, read quite wrong: the loss is ${small(board.loss)}. Why not take a larger rate, and be done in one step? The gradient speaks for small changes only. From it one can work out by how much the loss should fall (the rate times the sum of all squared gradients). Here is that promise beside what a step really brings, for four rates:</p>
+    text: () => ready() || `<p>Another digit, read quite wrong: the loss is ${small(board.loss)}. Why not take a larger
+        rate, and be done in one step? The gradient speaks for small changes only. From it one can work out by how much the
+        loss should fall (the rate times the sum of all squared gradients). Here is that promise beside what a step really
+        brings, for four rates:</p>
       ${table(['rate', 'promised fall', 'real fall', 'examples right after it'], promises())}
-      <p>For the smallest rate the promise holds. For the largest it is absurd: the loss cannot fall below 0, and yet every weight went all the way. The last column shows what that does to other digits.</p>` },
-  { title: 'What it forgets', part: 'board', enter: () => { misread(WORSE); $('rate').value = '1e-2'; $('rate').dispatchEvent(new Event('change')); },
-    text: () => ready() || `<p>The rate in the bar is 0.01 now. ${board.trail.length ? `After the step the network reads this digit as <b>${largestAt(board.pass.scores)}</b>, loss ${small(board.loss)}, but of the ${labels().length} examples below only <b>${examplesRight()}</b>.` : `Before the step it reads ${examplesRight()} of the ${labels().length} examples below. Take the step.`} Every weight was moved for this one digit, and the others need the same weights.</p>
-      <p>So training shows the network thousands of digits in turn and takes a small step for each handful. <a href="#train">Train from scratch</a> does it before your eyes. You know all of it now: a gradient says how the loss changes with a number, and a step moves every number a little against its gradient.</p>`,
+      <p>For the smallest rate the promise holds. For the largest it is absurd: the loss cannot fall below 0, and yet every
+        weight went all the way. The last column shows what that does to other digits.</p>` },
+  { title: 'What it forgets', part: 'board', enter: () => { misread(WORSE); setRate('1e-2'); },
+    text: () => ready() || `<p>The rate in the bar is 0.01 now.
+        ${forgotten()}
+        Every weight was moved for this one digit, and the others need the same weights.</p>
+      <p>So training shows the network thousands of digits in turn and takes a small step for each handful. <a
+        href="#train">Train from scratch</a> does it before your eyes. You know all of it now: a gradient says how the loss
+        changes with a number, and a step moves every number a little against its gradient.</p>`,
     action: ['Take the step', () => takeStep(Number($('rate').value))] },
 ];
+
+function afterStep() {
+  if (!board.before) return 'Take a step, here or in the bar that stays on the screen.';
+  return `The loss went from ${small(board.before.loss)} to <b>${small(board.loss)}</b>, and the network reads <b>${reads()}</b>. ` +
+    (reads() === board.digit ? 'It has learned this digit.' : 'Take more steps, until it reads the digit right.');
+}
+
+function forgotten() {
+  const right = examplesRight(), all = labels().length;
+  if (!board.trail.length) return `Before the step it reads ${right} of the ${all} examples below. Take the step.`;
+  return `After the step the network reads this digit as <b>${reads()}</b>, loss ${small(board.loss)}, ` +
+    `but of the ${all} examples below it reads <b>${right}</b> right.`;
+}
+
 let at = 0, told = () => {}; // 0: not begun
 
 function columnOf(j) { // the gradients of the weights into this score
@@ -55,7 +124,11 @@ function blame() { // of the opened unit, if it is one of the last hidden layer
   const [layer, i] = board.unit, { w, b } = board.network.layers[last()], out = board.grads.layers.at(-1).out;
   if (layer !== last() - 1) return `<p>Below is open: ${unitName(board.unit)}.</p>`;
   const weights = Array.from(out, (_, j) => w[i*b.length + j]);
-  return `<p>For ${unitName(board.unit)}, open below:</p>` + table(['score of', ...out.keys(), 'sum'], [['gradient', ...Array.from(out, fixed), ''], ['× weight', ...weights.map(fixed), ''], ['= blame', ...weights.map((v, j) => fixed(v * out[j])), `<b>${fixed(board.grads.layers.at(-1).inp[i])}</b>`]]);
+  return `<p>For ${unitName(board.unit)}, open below:</p>` + table(['score of', ...out.keys(), 'sum'], [
+    ['gradient', ...Array.from(out, fixed), ''],
+    ['× weight', ...weights.map(fixed), ''],
+    ['= blame', ...weights.map((v, j) => fixed(v * out[j])), `<b>${fixed(board.grads.layers.at(-1).inp[i])}</b>`],
+  ]);
 }
 
 function promises() {

@@ -15,7 +15,8 @@ function build() { // anew when a network of another shape is on the board
   const sizes = board.network.layers.map(({ b }) => b.length), now = sizes.join();
   if (now === shape) return;
   shape = now;
-  $('net').innerHTML = '<canvas class="edges" role="presentation"></canvas><canvas class="seen" width="28" height="28" role="img" aria-label="The 784 pixels"></canvas>';
+  $('net').innerHTML = '<canvas class="edges" role="presentation"></canvas>' +
+    '<canvas class="seen" width="28" height="28" role="img" aria-label="The 784 pixels"></canvas>';
   [edges, seen] = $('net').children;
   nodes = sizes.map((n, layer) => {
     const column = document.createElement('div'), last = layer === sizes.length - 1;
@@ -112,14 +113,16 @@ function showEdges(all) { // what comes into the unit, and what goes on from it
 function furnish() {
   $('opened').innerHTML = `<h3 id="unit-name" aria-live="polite"></h3><p id="unit-forward"></p><div class="pictures" id="unit-pictures"></div>
     <div class="scroll" tabindex="0" role="region" aria-label="Weights of the unit"><table><thead><tr><th scope="col" id="unit-from"></th><th scope="col">weight <i>w</i></th><th scope="col">× input</th><th scope="col">= part</th>
-    <th scope="col">gradient <i>g</i></th><th scope="col">after a step</th></tr></thead><tbody></tbody></table></div><p id="unit-back"></p>
+    <th scope="col">gradient <i>g</i></th><th scope="col">after a step</th></tr></thead><tbody></tbody></table></div>
+    <p id="unit-back"></p>
     <fieldset id="nudge"><legend>One weight by hand</legend><p id="nudge-says" aria-live="polite"></p>
     <label>Add to the weight <input type="range" id="nudge-by" min="-1" max="1" step="0.01" value="0"> <output id="nudge-out"></output></label><p id="nudge-result"></p></fieldset>`;
   pictures = [['unit-weights', 'Weights'], ['unit-inputs', 'Inputs'], ['unit-parts', 'Weight × input']].map(([id, label]) =>
-    ({ label, picture: new Picture($('unit-pictures'), id, { scale: 5, onPick: i => choose(board.unit, i) }) }));
+    ({ label, picture: new Picture($('unit-pictures'), id, [28, 28], { scale: 5, onPick: i => choose(board.unit, i) }) }));
   parts = Array.from({ length: ROWS + 1 }, (_, r) => {
     const row = document.createElement('tr');
-    row.innerHTML = r < ROWS ? '<th scope="row"><label><input type="radio" name="weight"> <span>weight</span></label></th>' + '<td></td>'.repeat(5) : '<th scope="row"><span></span></th>' + '<td></td>'.repeat(5);
+    const first = r < ROWS ? '<label><input type="radio" name="weight"> <span>weight</span></label>' : '<span></span>';
+    row.innerHTML = `<th scope="row">${first}</th>${'<td></td>'.repeat(5)}`;
     row.querySelector('input')?.addEventListener('change', event => choose(board.unit, Number(event.target.value)));
     $('opened').querySelector('tbody').append(row);
     return { row, input: row.querySelector('input'), cells: [row.querySelector('span'), ...row.querySelectorAll('td')] };
@@ -143,8 +146,11 @@ function showUnit() {
   if (!u.inputs) $('unit-forward').textContent = 'Draw a digit to see what the unit makes of it.';
   else {
     const out = u.last ? u.z : board.pass.inps[u.layer + 1][u.j], sum = u.z - u.bias;
-    const bent = u.last ? 'That is the score.' : `${activation === 'relu' ? `The ReLU keeps what is above 0 and makes 0 of the rest: ` : `${activation} makes of it `}<b>${number(out)}</b>.`;
-    $('unit-forward').innerHTML = `<b>Forward.</b> ${u.layer ? 'Each input times its weight' : `Each pixel, on a scale where paper is ${number(u.inputs.reduce((p, q) => Math.min(p, q)))} and the mean of all digits is 0, times its weight`}, added up: ${number(sum)}. With the bias ${number(u.bias)} that makes <i>z</i> = ${number(u.z)}. ${bent}`;
+    const bends = activation === 'relu' ? 'The ReLU keeps what is above 0 and makes 0 of the rest' : `${activation} makes of it`;
+    const bent = u.last ? 'That is the score.' : `${bends}: <b>${number(out)}</b>.`, paper = u.inputs.reduce((p, q) => Math.min(p, q));
+    const inputs = u.layer ? 'Each input' : `Each pixel, on a scale where paper is ${number(paper)} and the mean of all digits is 0,`;
+    $('unit-forward').innerHTML = `<b>Forward.</b> ${inputs} times its weight, added up: ${number(sum)}. ` +
+      `With the bias ${number(u.bias)} that makes <i>z</i> = ${number(u.z)}. ${bent}`;
   }
   if (!u.layer) pictures.forEach(({ label, picture }, k) => {
     const shown = [u.weights, u.inputs, u.parts][k];
@@ -155,12 +161,13 @@ function showUnit() {
   if (!order.includes(u.at)) order[ROWS - 1] = u.at;
   const rest = by.reduce((s, v, i) => order.includes(i) ? s : s + v, 0);
   parts.forEach(({ row, input, cells }, r) => {
-    const i = order[r], filled = u.inputs || r < ROWS;
+    const i = order[r];
     row.classList.toggle('chosen', i === u.at);
     if (input) Object.assign(input, { value: i, checked: i === u.at });
     const texts = r < ROWS
-      ? [inputName(u.layer, i), number(u.weights[i], 5), ...(u.inputs ? [number(u.inputs[i]), number(u.parts[i])] : ['', '']), ...(u.grads ? [number(u.grads[i]), number(u.weights[i] - rate*u.grads[i], 5)] : ['', ''])]
-      : [`the other ${by.length - ROWS}`, '', '', filled && u.inputs ? number(rest) : '', '', ''];
+      ? [inputName(u.layer, i), number(u.weights[i], 5), ...(u.inputs ? [number(u.inputs[i]), number(u.parts[i])] : ['', '']),
+        ...(u.grads ? [number(u.grads[i]), number(u.weights[i] - rate*u.grads[i], 5)] : ['', ''])]
+      : [`the other ${by.length - ROWS}`, '', '', u.inputs ? number(rest) : '', '', ''];
     cells.forEach((cell, k) => { cell.textContent = texts[k]; });
   });
   $('unit-back').innerHTML = !u.grads ? '<b>Back.</b> Say which digit it is in truth, and the gradients appear.' : `<b>Back.</b> ${back(u, rate)}`;
@@ -174,7 +181,8 @@ function showUnit() {
 
 function back(u, rate) {
   const tail = `Each weight's gradient is its input times that, and a step makes it <i>w</i> − ${rate} × <i>g</i>.`;
-  if (u.last) return `For this score the gradient is its probability, ${number(board.probabilities[u.j])}, less ${u.j === board.digit ? '1, since it is the true digit' : '0, since another digit is the true one'}: ${number(u.gradZ)}. ${tail}`;
+  const less = u.j === board.digit ? '1, since it is the true digit' : '0, since another digit is the true one';
+  if (u.last) return `For this score the gradient is its probability, ${number(board.probabilities[u.j])}, less ${less}: ${number(u.gradZ)}. ${tail}`;
   const arrived = board.grads.layers[u.layer + 1].inp[u.j];
   const gate = board.network.activation !== 'relu' ? `Through ${board.network.activation} it becomes ${number(u.gradZ)} for <i>z</i>.`
     : u.z > 0 ? `<i>z</i> is above 0, so the ReLU lets it pass.` : `<i>z</i> is not above 0, so the ReLU stops it: 0 for <i>z</i>, and this digit teaches the unit nothing.`;
@@ -182,15 +190,17 @@ function back(u, rate) {
 }
 
 function showNudge() { // add to one weight, run the network again, and compare with what the gradient promises
-  const u = ofUnit(), by = Number($('nudge-by').value), { w, b } = board.network.layers[u.layer], at = nudged*b.length + u.j, g = u.grads[nudged];
-  const kept = w[at];
+  const u = ofUnit(), by = Number($('nudge-by').value), { w, b } = board.network.layers[u.layer], g = u.grads[nudged];
+  const at = nudged*b.length + u.j, kept = w[at];
   w[at] += by;
   const loss = crossEntropy(read(board.pixels).scores, [board.digit]);
   w[at] = kept;
   const signed = v => `${v > 0 ? '+' : ''}${number(v)}`;
-  $('nudge-says').innerHTML = `The weight from ${inputName(u.layer, nudged)} is ${number(kept)}; its gradient is ${number(g)}. So for each 1 that the weight grows, the loss should ${g > 0 ? 'rise' : 'fall'} by ${number(Math.abs(g))}, as long as the change is small.`;
+  $('nudge-says').innerHTML = `The weight from ${inputName(u.layer, nudged)} is ${number(kept)}; its gradient is ${number(g)}. ` +
+    `So for each 1 that the weight grows, the loss should ${g > 0 ? 'rise' : 'fall'} by ${number(Math.abs(g))}, as long as the change is small.`;
   $('nudge-out').textContent = signed(by);
-  $('nudge-result').innerHTML = `The loss by the gradient: ${small(board.loss)} ${by*g < 0 ? '−' : '+'} ${number(Math.abs(by*g))} = <b>${number(board.loss + by*g, 5)}</b>. The loss of the network, run again: <b>${number(loss, 5)}</b>.`;
+  $('nudge-result').innerHTML = `The loss by the gradient: ${small(board.loss)} ${by*g < 0 ? '−' : '+'} ${number(Math.abs(by*g))} = ` +
+    `<b>${number(board.loss + by*g, 5)}</b>. The loss of the network, run again: <b>${number(loss, 5)}</b>.`;
 }
 
 export function nudge(by) { // for the story

@@ -1,6 +1,6 @@
 // All numbers of the network as pictures: activations, weights, gradients, and the change by the last step.
 import { board, watch } from './board.js';
-import { sizeOf, tiles, tileName, cellName, Picture } from './pictures.js';
+import { sizeOf, tiles, tiledShape, tileName, cellName, Picture } from './pictures.js';
 
 const $ = id => document.getElementById(id);
 let shown = {}, shape = '', scales = {}, first = null, asked = []; // the network and the digit that the scales belong to
@@ -18,11 +18,11 @@ function build() { // anew when a network of another shape is on the board
   shape = now;
   shown = {};
   for (const id of ['activations', 'features', 'matrices']) $(id).replaceChildren();
-  board.network.layers.forEach((_, k) => {
-    const last = k === board.network.layers.length - 1, id = last ? 'scores' : `activations-${k}`;
-    shown[id] = new Picture($('activations'), id, { scale: 22 });
+  board.network.layers.forEach(({ w, b }, k) => {
+    const n = b.length, last = k === board.network.layers.length - 1, id = last ? 'scores' : `activations-${k}`;
+    shown[id] = new Picture($('activations'), id, last ? [10, 1] : [8, Math.ceil(n / 8)], { scale: 22 });
     if (last) shown[id].figure.firstChild.insertAdjacentHTML('beforeend', `<div class="digits" aria-hidden="true">${'0123456789'.replace(/./g, '<span>$&</span>')}</div>`);
-    for (const kind of ['weights', 'gradient', 'change']) shown[`${kind}-${k}`] = new Picture($(k ? 'matrices' : 'features'), `${kind}-${k}`);
+    for (const kind of ['weights', 'gradient', 'change']) shown[`${kind}-${k}`] = new Picture($(k ? 'matrices' : 'features'), `${kind}-${k}`, k ? [n, w.length / n] : tiledShape(n));
   });
 }
 
