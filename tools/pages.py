@@ -116,7 +116,7 @@ def cite(soup, papers): # `papers`: for each address, its place in the bibliogra
     for link in soup.select('main a[href^=http]'):
         if link['href'] not in papers: continue
         place, name = papers[link['href']]
-        link.insert_after(parse(f'&nbsp;<a class="cite" href="bibliography.html#{place}" aria-label="{name} in the bibliography">[{name}]</a>'))
+        link.insert_after(parse(f'<sup><a class="cite" href="bibliography.html#{place}" aria-label="ref: {name} in the bibliography">ref</a></sup>'))
         cited.append(place)
     return cited
 
@@ -227,9 +227,9 @@ def render(formulas, words, out):
 # ---- all of it
 
 def changed(path):
-    "The day of the last commit to a file, if the repository is there."
-    done = subprocess.run(['git', 'log', '-1', '--format=%cs', '--', path], capture_output=True, text=True)
-    return '' if done.returncode else done.stdout.strip()
+    "The day of the last commit to a file, if the repository is there with its history."
+    def git(*args): return subprocess.run(['git', *args], capture_output=True, text=True).stdout.strip()
+    return git('log', '-1', '--format=%cs', '--', path) if git('rev-parse', '--is-shallow-repository') == 'false' else ''
 
 def code_aside(text, codes):
     "The HTML of a page with marks in place of its code, which is most of what there would be to parse."

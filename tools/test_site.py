@@ -62,12 +62,13 @@ def test_page(visit, name, view):
         }}''')
     for raw in ('$$', ':::', '\\(', '\\[', '{=html}', '```'): assert raw not in seen['text'], raw
     assert not seen['broken'] and not seen['errors'] and not seen['cut']
-    assert set(seen['opaque']) <= {255} and not seen['sizes']
+    assert min(seen['opaque'], default=255) > 240 and not seen['sizes'] # an edge may be blended
     assert set(seen['grounds']) <= {','.join(map(str, seen['background']))}, 'a figure has not the ground of the page'
     assert seen['rendered'] == seen['maths']
     assert seen['wide'] <= 0, f'scrolls sideways by {seen["wide"]} pixels'
     assert (sum(seen['background'])/3 < 60) == (view == 'dark')
-    assert not (found := serious(page)), '\n'.join(found)
+    judged = ["{runOnly: ['color-contrast']}"] if view == 'dark' else [] # all else does not hang on the theme
+    assert not (found := serious(page, 'document', *judged)), '\n'.join(found)
 
 def test_theme_is_kept(visit):
     page = visit('index.html')
@@ -105,7 +106,7 @@ def test_next_leads_through_the_whole_course_in_order(visit):
         seen.append(page.url.rsplit('/', 1)[1])
         assert page.get_attribute('.nav-page-previous a', 'href').endswith(seen[-2])
         assert len(seen) <= len(PAGES), seen
-    assert seen == ['index.html', *(f'{p.stem[3:]}.html' for p in LESSONS), 'playground.html'] 
+    assert seen == ['index.html', *(f'{p.stem[3:]}.html' for p in LESSONS), 'playground.html', 'glossary.html', 'bibliography.html', 'names.html']
 
 def test_phone_has_the_menu(visit):
     page = visit('backward.html', 'phone')
@@ -180,7 +181,7 @@ def test_first_paint_on_a_slow_phone(visit, address, name):
     tools.send('Network.setCacheDisabled', {'cacheDisabled': True})
     tools.send('Emulation.setCPUThrottlingRate', {'rate': 4})
     page.goto(address + name)
-    paint = page.evaluate('performance.getEntriesByName("first-contentful-paint")[0].startTime')
+    paint = page.wait_for_function('performance.getEntriesByName("first-contentful-paint")[0]?.startTime').json_value()
     print(f'\n{name}: first paint after {paint/1000:.1f} s')
     assert paint < 3000
 
