@@ -38,6 +38,9 @@ for (const button of all('.code-copy-button')) button.onclick = async () => {
   setTimeout(() => button.classList.remove('code-copy-button-checked'), 1500);
 };
 
+// ---- a figure that scrolls, for want of room, can be reached by keyboard
+for (const box of all('main figure p')) if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+
 // ---- a link to a folded solution or drawing opens it
 const unfold = () => {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));

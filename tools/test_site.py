@@ -41,9 +41,9 @@ def test_page(visit, name, view):
             c.getContext('2d').drawImage(img, 0, 0);
             return Math.min(...c.getContext('2d').getImageData(0, 0, c.width, 1).data.filter((_, i) => i % 4 == 3));
         };
-        const ground = img => { // the color of a figure's corner
+        const ground = img => { // the color near a figure's corner
             const c = Object.assign(document.createElement('canvas'), {width: 1, height: 1});
-            c.getContext('2d').drawImage(img, 0, 0, 1, 1, 0, 0, 1, 1);
+            c.getContext('2d').drawImage(img, 2, 2, 1, 1, 0, 0, 1, 1);
             return [...c.getContext('2d').getImageData(0, 0, 1, 1).data].slice(0, 3).join();
         };
         const figures = shown.filter(i => i.closest('main'));
