@@ -86,7 +86,7 @@ def whole(soups):
             if target in soups or (not target and anchor):
                 at = (target or page).removesuffix('.html')
                 link['href'] = f'#{at}--{anchor or "quarto-document-content"}'
-        for image in main.find_all('img'): del image['loading']
+        for image in main.find_all('img'): del image['loading'], image['decoding']
         for fold in main.find_all('details'): fold['open'] = ''
         mains.append(str(main))
     head = ''.join(f'<link rel="stylesheet" href="{css}">' for css in ('site_libs/katex/katex.min.css', 'site.css'))
@@ -102,7 +102,8 @@ def pdf(out, soups, fill):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=['--no-sandbox', '--disable-gpu', '--allow-file-access-from-files'])
         page = browser.new_page()
-        page.goto(page_file.as_uri(), wait_until='networkidle')
+        page.goto(page_file.as_uri())
+        page.evaluate('Promise.all([document.fonts.ready, ...[...document.images].map(image => image.decode())])')
         foot = ('<div style="font-size:8px;width:100%;text-align:center;color:#666;font-family:sans-serif">'
                 '<span class="pageNumber"></span></div>')
         page.pdf(path=out/'fcnet.pdf', format='A4', outline=True, tagged=True, print_background=True, display_header_footer=True,

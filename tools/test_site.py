@@ -226,6 +226,9 @@ def test_terms_papers_and_names_are_linked():
 def test_pdf():
     "The whole course, with bookmarks."
     data = (DOCS/'fcnet.pdf').read_bytes()
+    pictures = sum(len(soup.select('main figure img:not(.dark-content)')) for soup in SOUPS.values())
+    print(f'\n{len(data)/1e6:.1f} MB, {pictures} figures,', len(re.findall(rb'/Type\s*/Page\b', data)), 'pages')
+    assert len(data) > 20_000*pictures > 0, 'figures are missing'
     assert b'/Outlines' in data and len(re.findall(rb'/Type\s*/Page\b', data)) > 100 and SOUPS['index.html'].select('a[href="fcnet.pdf"]')
 
 def test_on_paper(visit):
