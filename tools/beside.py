@@ -1,5 +1,6 @@
 """What stands on the site beside its pages: the picture that others show with a link, the icon for phones, robots.txt,
 the sitemap, what search reads, notebooks to download, and the whole course as one PDF."""
+import copy
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import matplotlib
 import nbformat
 from bs4 import BeautifulSoup
 from fcnet.data import get_data
+from playwright.sync_api import sync_playwright
 
 matplotlib.use('agg')
 import matplotlib.pyplot as plt
@@ -70,39 +72,38 @@ def notebooks(folder, out):
 def browser_path():
     return next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
-def whole(out, pages):
-    "One page of all `pages` in their order, with links among them; what only a screen needs is left out."
-    first = BeautifulSoup((out/pages[0]).read_text(), 'html.parser')
+def whole(soups):
+    "One page of all pages in their order, with links among them; what only a screen needs is left out."
     mains = []
-    for page in pages:
-        main = BeautifulSoup((out/page).read_text(), 'html.parser').find('main')
+    for page, soup in soups.items():
+        main = copy.copy(soup.find('main'))
         name = page.removesuffix('.html')
         for gone in main.select('.lesson-links, .toc-inline, .page-navigation, .anchorjs-link, .code-copy-button, .dark-content, script'):
             gone.decompose()
         for tag in main.find_all(id=True): tag['id'] = f'{name}--{tag["id"]}'
         for link in main.find_all('a', href=True):
             target, _, anchor = link['href'].partition('#')
-            if target in pages or (not target and anchor):
+            if target in soups or (not target and anchor):
                 at = (target or page).removesuffix('.html')
                 link['href'] = f'#{at}--{anchor or "quarto-document-content"}'
-        for image in main.find_all('img'): del image['loading']
+        for image in main.find_all('img'): del image['loading'], image['decoding']
         for fold in main.find_all('details'): fold['open'] = ''
         mains.append(str(main))
-    head = ''.join(f'<link rel="stylesheet" href="{css}">' for css in ('site.css', 'site_libs/katex/katex.min.css'))
+    head = ''.join(f'<link rel="stylesheet" href="{css}">' for css in ('site_libs/katex/katex.min.css', 'site.css'))
     return (f'<!doctype html><html lang="en" data-bs-theme="light"><head><meta charset="utf-8"><title>fcnet</title>{head}</head>'
             f'<body class="whole">{"".join(mains)}</body></html>')
 
-def pdf(out, pages):
+def pdf(out, soups, fill):
     "Print the whole course into fcnet.pdf, with bookmarks, if a browser is there; whether it was."
-    from playwright.sync_api import sync_playwright
     path = browser_path()
     if not path: return False
     page_file = out/'whole.html'
-    page_file.write_text(whole(out, pages))
+    page_file.write_text(fill(whole(soups)))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=['--no-sandbox', '--disable-gpu', '--allow-file-access-from-files'])
         page = browser.new_page()
-        page.goto(page_file.as_uri(), wait_until='networkidle')
+        page.goto(page_file.as_uri())
+        page.evaluate('Promise.all([document.fonts.ready, ...[...document.images].map(image => image.decode())])')
         foot = ('<div style="font-size:8px;width:100%;text-align:center;color:#666;font-family:sans-serif">'
                 '<span class="pageNumber"></span></div>')
         page.pdf(path=out/'fcnet.pdf', format='A4', outline=True, tagged=True, print_background=True, display_header_footer=True,

@@ -19,7 +19,6 @@ import beside
 import figures
 import nbformat
 import pages
-from bs4 import BeautifulSoup
 from nbdev.config import get_config
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
@@ -131,11 +130,10 @@ def libraries(out):
         shutil.copy(MODULES/source, out/'site_libs'/target)
     shutil.copy(Path(__file__).with_name('site.js'), out)
 
-def faults(out):
+def faults(out, soups):
     "What is wrong with the pages in `out`: dead links and anchors, pictures without words, requests to other hosts."
-    pages = {p: BeautifulSoup(p.read_text(), 'html.parser') for p in out.rglob('*.html')}
-    anchors = {p: {tag['id'] for tag in soup.find_all(id=True)} for p, soup in pages.items()}
-    for page, soup in pages.items():
+    anchors = {out/page: {tag['id'] for tag in soup.find_all(id=True)} for page, soup in soups.items()}
+    for page, soup in ((out/page, soup) for page, soup in soups.items()):
         for img in soup.find_all('img'):
             if not img.get('alt'): yield f'{page.name}: a picture without alt text: {img.get("src", "")[:60]}'
         loads = [tag['src'] for tag in soup.find_all(src=True)] + [tag['href'] for tag in soup.find_all('link', href=True) if tag['rel'] != ['canonical']]
@@ -170,11 +168,12 @@ def main(proc=proc_nbs):
     beside.addresses(out, place['site'])
     beside.search(out)
     beside.notebooks(root/'nbs', out)
-    lessons = ['index.html', *(page for page, name in sources.items() if name[0].isdigit()), 'glossary.html', 'bibliography.html']
-    pages.finish(out, sources, place, pdf=bool(beside.browser_path()))
+    soups, fill = pages.finish(out, sources, place, pdf=bool(beside.browser_path()))
     size = sum(f.stat().st_size for f in out.rglob('*') if f.is_file())
-    print('PDF:', f'{(out/"fcnet.pdf").stat().st_size/1e6:.1f} MB' if beside.pdf(out, lessons) else 'none, for there is no Chromium')
-    found = [*built.warnings, *faults(out)] + [f'the site has {size/1e6:.0f} MB, wanted at most 15']*(size > 15e6)
+    order = ['index.html', *(page for page, name in sources.items() if name[0].isdigit()), 'glossary.html', 'bibliography.html']
+    printed = beside.pdf(out, {page: soups[page] for page in order}, fill)
+    print(f'fcnet.pdf: {(out/"fcnet.pdf").stat().st_size/1e6:.1f} MB' if printed else 'no fcnet.pdf, for there is no Chromium')
+    found = [*built.warnings, *faults(out, soups)] + [f'the site has {size/1e6:.0f} MB, wanted at most 15']*(size > 15e6)
     if found: sys.exit('\n'.join(found))
     print(f'_docs: {len(list(out.glob("*.html")))} pages, {size/1e6:.1f} MB, no warnings, no dead links')
 

@@ -116,7 +116,7 @@ def cite(soup, papers): # `papers`: for each address, its place in the bibliogra
     for link in soup.select('main a[href^=http]'):
         if link['href'] not in papers: continue
         place, name = papers[link['href']]
-        link.insert_after(parse(f'&nbsp;<a class="cite" href="bibliography.html#{place}" aria-label="{name} in the bibliography">[{name}]</a>'))
+        link.insert_after(parse(f'<sup><a class="cite" href="bibliography.html#{place}" aria-label="ref: {name} in the bibliography">ref</a></sup>'))
         cited.append(place)
     return cited
 
@@ -140,12 +140,12 @@ def bibliography(soup):
         papers[link['href']] = item['id'], f'{short[1]} {short[2]}'
     return papers
 
-def list_names(soups):
+def list_names(soups, codes):
     "Fill the index: each name that heads its own code in a lesson, with the first line of what it says of itself."
     rows = []
     for page, soup in soups.items():
         for heading in soup.select('main .cell-output-markdown h3[id]'):
-            code = heading.find_next('code', class_='sourceCode').get_text()
+            code = html.unescape(re.sub('<[^>]*>', '', codes[int(heading.find_next('pre').get_text().strip('@code'))]))
             name = heading.get_text().strip()
             said = re.search(rf'^(?:class|def) {name.split(".")[-1]}\b.*?^ +"+(.*?)["\n]', code, re.M | re.S)
             rows.append((name.lower(), f'<tr><td><a href="{page}#{heading["id"]}"><code>{name}</code></a></td><td>{html.escape(said[1]) if said else ""}</td>'
@@ -227,35 +227,37 @@ def render(formulas, words, out):
 # ---- all of it
 
 def changed(path):
-    "The day of the last commit to a file, if the repository is there."
-    done = subprocess.run(['git', 'log', '-1', '--format=%cs', '--', path], capture_output=True, text=True)
-    return '' if done.returncode else done.stdout.strip()
+    "The day of the last commit to a file, if the repository is there with its history."
+    def git(*args): return subprocess.run(['git', *args], capture_output=True, text=True).stdout.strip()
+    return git('log', '-1', '--format=%cs', '--', path) if git('rev-parse', '--is-shallow-repository') == 'false' else ''
 
-def set_aside(soup, codes, formulas):
-    "Put marks in the place of code and formulas, whose HTML is made elsewhere."
-    for code in soup.select('pre > code'):
-        code.parent['tabindex'] = '0'
-        inner = code.decode_contents()
-        codes.append(str(code).replace(inner, in_lines(inner)) if inner else str(code))
-        code.replace_with(f'@code{len(codes) - 1}@')
+def code_aside(text, codes):
+    "The HTML of a page with marks in place of its code, which is most of what there would be to parse."
+    def mark(found):
+        codes.append(in_lines(found[2]))
+        return f'{found[1]}@code{len(codes) - 1}@{found[3]}'
+    return re.sub(r'(<pre[^>]*><code[^>]*>)(.*?)(</code></pre>)', mark, text, flags=re.S)
+
+def formulas_aside(soup, formulas):
     for span in soup.select('.math'):
         tex = span.get_text().strip()
         formulas.append({'tex': tex[2:-2], 'display': tex.startswith(r'\[')})
         span.string = f'@math{len(formulas) - 1}@'
 
 def finish(out, sources, place, pdf): # `sources`: for each page the name of its file in nbs/
-    "Finish all pages in `out`."
-    soups = {page: parse((out/page).read_text()) for page in sources}
-    terms = glossary(soups['glossary.html'])
-    papers, cited, codes, formulas = bibliography(soups['bibliography.html']), {}, [], []
+    "Finish all pages in `out`; the pages with marks for code and formulas, and the function that puts these in."
+    codes, formulas, cited = [], [], {}
+    soups = {page: parse(code_aside((out/page).read_text(), codes)) for page in sources}
+    terms, papers = glossary(soups['glossary.html']), bibliography(soups['bibliography.html'])
     for page, soup in soups.items():
         if sources[page][0].isdigit():
             for key in cite(soup, papers): cited.setdefault(key, {})[page] = soup.h1.get_text().strip()
             link_terms(soup, terms)
-    list_names(soups)
+    list_names(soups, codes)
     name_lessons(soups['bibliography.html'], cited)
     for page, soup in soups.items():
         name_and_reach(soup)
+        formulas_aside(soup, formulas)
         for summary in soup.select('.code-fold > summary'):
             if summary.get_text() == 'Solution': summary.parent['class'] = ['code-fold', 'solution']
         for img in soup.select('main img[src$=".svg"]'):
@@ -263,7 +265,6 @@ def finish(out, sources, place, pdf): # `sources`: for each page the name of its
             data = {'image/svg+xml': (out/img['src']).read_text()}
             img.replace_with(parse(figures.as_file(data, Path(img['src']).stem, img['alt'], out/'figures')))
         for icon in soup.select('i.bi'): icon.attrs = {'class': icon['class'], 'aria-hidden': 'true'}
-        set_aside(soup, codes, formulas)
         soup.body.append(foot(sources[page], place, changed(f'nbs/{sources[page]}'), pdf))
         new = head(page, soup, place)
         soup.head.clear()
@@ -272,5 +273,6 @@ def finish(out, sources, place, pdf): # `sources`: for each page the name of its
     scripts = [f.read_text() for f in [TOOLS/'site.js', *out.glob('playground/*.js')]]
     words = sorted(set(re.findall(r'[\w-]+', ' '.join([*texts.values(), *codes, *scripts]))))
     made = {'code': codes, 'math': render(formulas, words, out)}
-    for page, text in texts.items():
-        (out/page).write_text(re.sub(r'@(code|math)(\d+)@', lambda m: made[m[1]][int(m[2])], text))
+    def fill(text): return re.sub(r'@(code|math)(\d+)@', lambda mark: made[mark[1]][int(mark[2])], text)
+    for page, text in texts.items(): (out/page).write_text(fill(text))
+    return soups, fill

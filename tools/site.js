@@ -38,6 +38,9 @@ for (const button of all('.code-copy-button')) button.onclick = async () => {
   setTimeout(() => button.classList.remove('code-copy-button-checked'), 1500);
 };
 
+// ---- a figure that scrolls, for want of room, can be reached by keyboard
+for (const box of all('main figure p')) if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+
 // ---- a link to a folded solution or drawing opens it
 const unfold = () => {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
@@ -45,6 +48,13 @@ const unfold = () => {
 };
 addEventListener('hashchange', unfold);
 unfold();
+
+// ---- where a picture links into the playground, the part of it that the picture shows
+for (const link of all('main a[href^="playground.html"]:has(> img)')) {
+  const frame = document.createElement('iframe');
+  Object.assign(frame, { src: link.href, title: link.firstElementChild.alt, loading: 'lazy', className: 'live' });
+  link.replaceWith(frame);
+}
 
 // ---- the list of contents marks where the reader is
 const links = all('#TOC a');
