@@ -47,7 +47,7 @@ await new Promise(done => setTimeout(done, 500));
 must(await verdict() !== empty, 'drawing changes nothing');
 const drawn = await verdict();
 await page.click('#truth input[value="4"], #truth label:nth-of-type(5) input');
-await page.select('#rate', '0.1');
+await page.select('#rate', '1e-2');
 for (let i = 0; i < 5; i++) await page.click('#step');
 await new Promise(done => setTimeout(done, 500));
 must(await verdict() !== drawn, 'steps change nothing');

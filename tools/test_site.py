@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from conftest import AXE, DOCS, ROOT, VIEWS
 from PIL import Image
 
-ALL_SVG = False # are the figures of all lessons stored as SVG?
+ALL_SVG = True # are the figures of all lessons stored as SVG?
 PAGES = sorted(p.name for p in DOCS.glob('*.html'))
 SOUPS = {page: BeautifulSoup((DOCS/page).read_text(), 'html.parser') for page in PAGES}
 LESSONS = sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))
