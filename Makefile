@@ -7,8 +7,9 @@ NOTEBOOKS = $(sort $(wildcard nbs/$(NB)*.ipynb))
 # From npm, into .venv/node_modules: formulas, styles without what is not used, search; and for its tests
 # the judge of accessibility and the way into Firefox
 NPM := katex@0.19.1 purgecss@8.0.0 minisearch@7.2.0 stemmer@2.0.1 axe-core@4.14.1 puppeteer-core@24.43.1
-# Figures are stored as SVG, what is rasterized in them at 220 dpi
-FIGURES := --ExecutePreprocessor.extra_arguments=--InlineBackend.figure_formats=svg \
+# Figures are stored as SVG, what is rasterized in them at 220 dpi; the state of progress bars is not stored
+FIGURES := --ExecutePreprocessor.store_widget_state=False \
+	--ExecutePreprocessor.extra_arguments=--InlineBackend.figure_formats=svg \
 	--ExecutePreprocessor.extra_arguments="--InlineBackend.print_figure_kwargs={'dpi': 220, 'metadata': {'Date': None}}"
 export PATH := $(BIN):$(PATH)
 
