@@ -65,7 +65,7 @@ def notebooks(folder, out):
         nb = nbformat.read(path, as_version=4)
         for cell in nb.cells:
             if cell.cell_type == 'code': cell.outputs, cell.execution_count = [], None
-        nbformat.write(nb, out/'notebooks'/path.name)
+        (out/'notebooks'/path.name).write_text(json.dumps(nb, ensure_ascii=False, separators=(',', ':')))
 
 # ---- the PDF
 

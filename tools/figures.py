@@ -54,12 +54,20 @@ def for_both_themes(svg):
     svg = re.sub(r'<image [^>]*xlink:href="(data:image/png;base64,)([^"]*)"[^>]*/>', both_pictures, svg)
     return svg.replace('<svg ', '<svg id="night" ', 1).replace('</style>', rules + '</style>', 1)
 
+def once(marks):
+    "A group of equal marks, with the style that they share said once."
+    styles = set(re.findall(r' style="([^"]*)"/>', marks[0]))
+    if len(styles) > 1: return marks[0]
+    style = f' style="{styles.pop()}"'
+    return marks[0].replace(f'{style}/>', '/>').replace('<g', f'<g{style}', 1)
+
 def short(svg):
-    "The same drawing in fewer words: no notes, hundredths of a point."
+    "The same drawing in fewer words: no notes, hundredths of a point, the style of many marks said once."
     def rounded(match): return f'{float(match[0]):.2f}'.rstrip('0').rstrip('.')
     def numbers(match): return match[1] + re.sub(r'-?\d+\.\d+', rounded, ' '.join(match[2].split())) + '"'
     svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->|<\?xml.*?\?>|<!DOCTYPE.*?>', '', svg, flags=re.S)
-    return re.sub(r'>\s+<', '><', re.sub(r'( (?:d|x|y)=")([^"]*)"', numbers, svg)).strip()
+    svg = re.sub(r'>\s+<', '><', re.sub(r'( (?:d|x|y)=")([^"]*)"', numbers, svg)).strip()
+    return re.sub(r'<g(?: clip-path="[^"]*")?>(?:<use [^>]* style="[^"]*"/>)+</g>', once, svg)
 
 def sizes(svg):
     "Width and height in pixels of the page, and the least width at which its words can be read."

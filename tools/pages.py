@@ -260,6 +260,10 @@ def finish(out, sources, place, pdf): # `sources`: for each page the name of its
         formulas_aside(soup, formulas)
         for summary in soup.select('.code-fold > summary'):
             if summary.get_text() == 'Solution': summary.parent['class'] = ['code-fold', 'solution']
+        for k, img in enumerate(soup.select('main img[src^="data:image/png;base64,"]')): # attached to a notebook
+            file = out/'figures'/f'{Path(page).stem}-{k}.png'
+            file.write_bytes(base64.b64decode(img['src'].split(',', 1)[1]))
+            img['src'] = f'figures/{file.name}'
         for img in soup.select('main img[src$=".svg"]'):
             if img['src'].startswith('figures/'): continue
             data = {'image/svg+xml': (out/img['src']).read_text()}

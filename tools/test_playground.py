@@ -448,7 +448,7 @@ def test_in_a_frame_one_part_is_shown(visit):
 @pytest.mark.parametrize('view', VIEWS)
 def test_nothing_serious_in_any_state(visit, view):
     page = visit('playground.html', view)
-    page.add_style_tag(content='#bar { position: static !important }') # what it covers depends on where one has scrolled to
+    page.add_style_tag(content='#bar, #quarto-header { position: static !important }') # what it covers depends on where one has scrolled to
     for k in range(8):
         page.click('#tale-next')
         page.wait_for_timeout(150)
