@@ -13,7 +13,7 @@ FIGURES := --ExecutePreprocessor.store_widget_state=False \
 	--ExecutePreprocessor.extra_arguments="--InlineBackend.print_figure_kwargs={'dpi': 220, 'metadata': {'Date': None}}"
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help train test check check-workflows notebooks lab docs test-site torture bench
+.PHONY: help train test check check-workflows notebooks lab docs browsers test-site torture bench
 
 help:
 	@echo "make train      learn MNIST with the hand-written network (ARGS='--epochs 3' to pass options)"
@@ -52,11 +52,14 @@ lab: .venv/installed-dev
 docs: .venv/installed-site nbs/playground/network.safetensors
 	python tools/docs.py
 
-test-site: .venv/installed-site
+# Chromium makes the PDF and is what test-site looks through; Firefox is a second pair of eyes
+browsers:
 	@[ -n "$$(which chromium chromium-browser google-chrome)" ] || [ "$$(id -u)" != 0 ] || \
 		{ apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null
 	@[ -n "$$(which firefox-esr firefox)" ] || [ "$$(id -u)" != 0 ] || \
 		{ apt-get update -qq && apt-get install -y -qq firefox-esr || true; } >/dev/null
+
+test-site: .venv/installed-site browsers
 	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tools
 
 bench: .venv/installed-bench
