@@ -7,23 +7,28 @@ const puppeteer = createRequire(modules + '/')('puppeteer-core');
 const browser = await puppeteer.launch({ browser: 'firefox', executablePath, headless: true, defaultViewport: { width: 1280, height: 900 } });
 const page = await browser.newPage(), wrong = [];
 const must = (fact, what) => fact || wrong.push(`${page.url()}: ${what}`);
-page.on('console', message => ['error', 'warn'].includes(message.type()) && wrong.push(`${page.url()}: ${message.text()}`));
-page.on('pageerror', error => wrong.push(`${page.url()}: ${error}`));
+// Firefox complains of a formula of which only the first half has arrived; the whole page is judged below
+const complain = what => /Invalid markup: Incorrect number of children/.test(what) || wrong.push(`${page.url()}: ${what}`);
+page.on('console', message => ['error', 'warn'].includes(message.type()) && complain(message.text()));
+page.on('pageerror', complain);
 page.on('requestfailed', request => wrong.push(`failed: ${request.url()}`));
 page.on('request', request => must(request.url().startsWith(address) || /^(data|blob):/.test(request.url()), `asks ${request.url()}`));
 
 for (const name of pages) {
   await page.goto(address + name, { waitUntil: 'load' });
-  const { maths, rendered, broken, wide } = await page.evaluate(async () => {
+  const { maths, rendered, odd, broken, wide } = await page.evaluate(async () => {
+    const parts = { mfrac: 2, mroot: 2, mover: 2, munder: 2, msub: 2, msup: 2, munderover: 3, msubsup: 3 };
+    const odd = Object.entries(parts).flatMap(([tag, n]) => [...document.querySelectorAll(tag)].filter(e => e.children.length !== n));
     const shown = [...document.images].filter(i => getComputedStyle(i).display !== 'none');
     shown.forEach(i => { i.loading = 'eager'; });
     await Promise.all(shown.map(i => i.decode().catch(() => 0)));
     return {
-      maths: document.querySelectorAll('.math').length, rendered: document.querySelectorAll('.math .katex').length,
+      odd: odd.map(e => e.outerHTML), maths: document.querySelectorAll('.math').length, rendered: document.querySelectorAll('.math .katex').length,
       broken: shown.filter(i => !i.naturalWidth).length, wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     };
   });
   must(maths === rendered, `${rendered} of ${maths} formulas`);
+  must(!odd.length, `a formula lacks a part: ${odd}`);
   must(!broken, `${broken} pictures are broken`);
   must(wide <= 0, `scrolls sideways by ${wide}`);
 }
