@@ -49,7 +49,7 @@ notebooks: .venv/installed-dev
 lab: .venv/installed-dev
 	jupyter lab nbs
 
-docs: .venv/installed-site nbs/playground/network.safetensors
+docs: .venv/installed-site
 	python tools/docs.py
 
 # Chromium makes the PDF and is what test-site looks through; Firefox is a second pair of eyes
@@ -60,16 +60,14 @@ browsers:
 		{ apt-get update -qq && apt-get install -y -qq firefox-esr || true; } >/dev/null
 
 test-site: .venv/installed-site browsers
-	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tools
+	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tools -m alone
+	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tools -m 'not alone' -n 2 --dist worksteal
 
 bench: .venv/installed-bench
 	cd nbs && fcnet_bench $(ARGS)
 
 torture: .venv/installed
 	python tools/torture.py $(ARGS)
-
-nbs/playground/network.safetensors: tools/playground.py .venv/installed-site
-	TQDM_DISABLE=1 python tools/playground.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

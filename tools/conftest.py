@@ -16,6 +16,9 @@ QUIET = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '-
          '--disable-component-update', '--disable-sync']
 VIEWS = {'light': ('light', 1280, 900), 'dark': ('dark', 1280, 900), 'phone': ('light', 360, 740)} # theme and size
 
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'alone: measures time, so nothing else may run beside it')
+
 class Handler(http.server.SimpleHTTPRequestHandler):
     "Serves the site, under its address on the web too, with its page of errors; and what a test puts into `extra`."
     extra = {}

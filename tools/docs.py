@@ -9,6 +9,7 @@ import ast
 import os
 import re
 import shutil
+import subprocess
 import sys
 import textwrap
 from itertools import groupby
@@ -149,11 +150,18 @@ def faults(out, soups):
     for css in out.rglob('*.css'):
         yield from (f'{css.name}: loads {url}' for url in re.findall(r'(?:@import|url\()[\s"\']*(?:https?:)?//[^)"\']*', css.read_text()))
 
+def learn_for_playground(folder):
+    "Start the process that makes what the playground loads; None if that is there and not older than what makes it."
+    made, maker = folder/'network.safetensors', Path(__file__).with_name('playground.py')
+    if made.exists() and made.stat().st_mtime > maker.stat().st_mtime: return None
+    return subprocess.Popen([sys.executable, maker], env=os.environ | {'TQDM_DISABLE': '1'})
+
 def main(proc=proc_nbs):
     root = Path(__file__).resolve().parent.parent
     os.chdir(root)
     if not (MODULES/'katex').is_dir(): sys.exit('KaTeX is missing. Run: make docs')
     os.environ['PYTHONWARNINGS'] = 'error::UserWarning,error::SyntaxWarning' # for the processes that nbdev starts
+    learning = learn_for_playground(root/'nbs'/'playground') # takes half a minute, beside all that follows
     refresh_quarto_yml()
     proc, out, cfg = proc(n_workers=2, force=True), root/'_docs', get_config()
     shutil.rmtree(out, ignore_errors=True)
@@ -169,6 +177,8 @@ def main(proc=proc_nbs):
     beside.search(out)
     beside.notebooks(root/'nbs', out)
     soups, fill = pages.finish(out, sources, place, pdf=bool(beside.browser_path()))
+    if learning and learning.wait(): sys.exit('tools/playground.py failed')
+    for file in (root/'nbs'/'playground').glob('*.safetensors*'): shutil.copy(file, out/'playground')
     size = sum(f.stat().st_size for f in out.rglob('*') if f.is_file())
     order = ['index.html', *(page for page, name in sources.items() if name[0].isdigit()), 'glossary.html', 'bibliography.html']
     printed = beside.pdf(out, {page: soups[page] for page in order}, fill)

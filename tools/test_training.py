@@ -93,6 +93,7 @@ def open_training(visit, query='', view='light'):
     page.wait_for_function('document.getElementById("live-says").textContent.includes("steps")')
     return page
 
+@pytest.mark.alone
 def test_learns_to_90_percent_in_20_seconds_and_the_page_stays_awake(visit):
     page = open_training(visit)
     page.evaluate('''() => {

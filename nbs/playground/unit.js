@@ -24,7 +24,7 @@ function build() { // anew when a network of another shape is on the board
     column.style.gridTemplateRows = `repeat(${last ? 10 : Math.min(n, TALL)}, auto)`;
     const made = Array.from({ length: n }, (_, j) => {
       const node = document.createElement('button');
-      Object.assign(node, { type: 'button', tabIndex: -1, textContent: last ? j : '' });
+      Object.assign(node, { type: 'button', tabIndex: layer || j ? -1 : 0, textContent: last ? j : '' });
       node.setAttribute('aria-label', unitName([layer, j]));
       node.setAttribute('aria-pressed', false);
       node.addEventListener('click', () => choose([layer, j]));
