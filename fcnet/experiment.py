@@ -179,6 +179,7 @@ def load_model(
             described[name] = info.get(name, usual) # older files do not say
         _check_model(state, info['mean'], info['std'], **described)
         model = build_model(**described)
+        _check_tensors(state, model.state_dict())
         model.load_state_dict(state)
     except Exception as e:
         words = ' '.join(f'{type(e).__name__} {e}'.split())
@@ -187,16 +188,15 @@ def load_model(
 
 # %% ../nbs/15_experiment.ipynb #e51cff8c
 def _check_model(state, mean, std, sizes, model, dropout, norm, residual):
-    "A `ValueError` unless the description is one, and the tensors are what it says."
+    "A `ValueError` unless the description is one, of no more weights than are there."
     numbers = all(type(v) in (int, float) for v in (dropout, mean, std))
     good = {'model': model in ('handmade', 'torch'), 'a number': numbers,
             'norm': norm in ('none', 'batch', 'layer'), 'residual': residual in (0, 1),
             'dropout': 0 <= dropout < 1,
             'sizes': all(type(n) is int and n > 0 for n in sizes),
             'mean, std': abs(mean) < math.inf and 0 < std < math.inf,
-            'number of sizes': 2 <= len(sizes) <= len(state)//2 + 1}
+            'number of sizes': 2 <= len(sizes) <= len(state)//2 + 1,
+            'number of weights': sum(a*b for a, b in zip(sizes, sizes[1:]))
+                                 <= sum(t.numel() for t in state.values())}
     for name, fine in good.items():
         if not fine: raise ValueError(name)
-    with torch.device('meta'): # shapes alone: nothing is allocated
-        wanted = build_model(sizes, model, dropout, None, norm, residual).state_dict()
-    _check_tensors(state, wanted)

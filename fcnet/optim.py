@@ -7,6 +7,7 @@ __all__ = ['SGD', 'Adam', 'AdamW', 'decay_groups', 'one_cycle']
 
 # %% ../nbs/08_optim.ipynb #ab1fb2ff
 import math
+from inspect import unwrap
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -29,6 +30,11 @@ class _Rule(Optimizer):
     def register_step_pre_hook(self, hook):
         raise NotImplementedError(f'{type(self).__name__} calls no hooks')
     register_step_post_hook = register_step_pre_hook
+
+    # bare: wrapped, their first call loads PyTorch's compiler, for over a second
+    add_param_group, state_dict, load_state_dict, zero_grad = map(unwrap, (
+        Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict,
+        Optimizer.zero_grad))
 
 def _check_range(name, below=math.inf, **values):
     "Raise a `ValueError` unless each value is a number from 0 to below `below`."
