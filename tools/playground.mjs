@@ -34,7 +34,7 @@ await soon();
 must(await text('#unit-name') === 'Unit 3 of layer 1', `an opened unit: ${await text('#unit-name')}`);
 for (let k = 1; k <= 8; k++) {
   await page.$eval('#tale-next', e => e.click());
-  must(await text('#tale-count') === `Step ${k} of 8`, `step ${k} of the story`);
+  must(await text('#tale-count') === `Chapter ${k} of 8`, `chapter ${k} of the story`);
 }
 await show('#live');
 await page.waitForFunction(() => document.getElementById('live-says').textContent.includes('steps'));

@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from conftest import VIEWS
 from test_network import Network, net # noqa: F401, a fixture
 from test_site import serious
@@ -348,7 +350,7 @@ def test_keyboard_alone(visit):
         raise AssertionError(f'Tab does not lead to {selector}')
     tab_to('#tale-next')
     page.keyboard.press('Enter')
-    assert page.inner_text('#tale-count') == 'Step 1 of 8' and page.evaluate('document.activeElement.id') == 'story'
+    assert page.inner_text('#tale-count') == 'Chapter 1 of 8' and page.evaluate('document.activeElement.id') == 'story'
     tab_to('#truth input')
     page.keyboard.press('ArrowRight')
     tab_to('#misread button')
@@ -376,12 +378,12 @@ def test_keyboard_alone(visit):
     tab_to('#live-width')
     tab_to('#live-play')
 
-def test_the_story(visit):
+def test_the_story(visit, net):
     page = visit('playground.html')
     seen = []
     for k in range(1, 9):
         page.click('#tale-next')
-        assert page.inner_text('#tale-count') == f'Step {k} of 8'
+        assert page.inner_text('#tale-count') == f'Chapter {k} of 8'
         if page.is_visible('#tale-do'): page.click('#tale-do')
         page.wait_for_timeout(250)
         text = page.inner_text('#tale-text')
@@ -393,6 +395,16 @@ def test_the_story(visit):
     assert promised[0] == pytest.approx(real[0], rel=0.05) and promised[3] > 2*real[3]
     right = [int(row[3]) for row in rows]
     assert right[3] < right[0] # it forgets
+    before, now = map(int, re.search(r'read (\d+) of the 15 examples below right, now (\d+)', seen[7]).groups())
+    assert now == right[3] and seen[7].count(' as ') >= before - now > 0
+    x, label = net.examples[10], int(net.labels[10])
+    with torch.no_grad(): hidden, scores = net.activations(x)
+    by_score, (*_, d_w, _) = scores.softmax(0) - F.one_hot(torch.tensor(label), 10), net.grads(x, label)[1]
+    unit = int(re.search(r'For unit (\d+) of layer 2', seen[3])[1])
+    blamed = number(re.search(r'= blame.*\s(\S+)$', seen[3], re.M)[1])
+    assert hidden[-1][unit] > 0 and blamed == pytest.approx(float((net.params[-2][unit]@by_score).detach()), abs=0.001)
+    weights = d_w[:, scores.argmax()]
+    assert number(re.search(r'= (\S+)\. Add a little', seen[4])[1]) == pytest.approx(float(weights[weights.abs().argmax()]), rel=0.01)
     page.click('#tale-next')
     assert page.evaluate('document.getElementById("train").getBoundingClientRect().top') < 200
 
