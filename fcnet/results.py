@@ -37,6 +37,9 @@ RECIPES = {
                         epochs=120, distort=True, affine=0.5, elastic=24.),
     'dropout-1024': dict(hidden='1024,1024,1024', opt='adamw', lr=0.001, bs=256,
                          epochs=30, dropout=0.3, precision='medium'),
+    'max-norm-1024': dict(hidden='1024,1024,1024', norm='batch', opt='adamw', lr=0.002,
+                          bs=256, epochs=30, dropout=0.3, max_norm=2.,
+                          precision='medium'),
     'elastic-wide': dict(hidden='2000,1500,1000', norm='batch', opt='adamw', lr=0.003,
                          decay=0.02, bs=512, epochs=36, distort=True, affine=1.5,
                          elastic=29., smoothing=0.05, precision='medium')}
@@ -95,6 +98,7 @@ PUBLISHED = {'linear': (12.0, 'LeCun 1998'), 'mse-300': (4.7, 'LeCun 1998'),
              'affine-800': (1.1, 'Simard 2003'), 'elastic-800': (0.7, 'Simard 2003'),
              'elastic-800 x 3': (0.39, 'Meier 2011'),
              'dropout-1024': (1.25, 'Srivastava 2014'),
+             'max-norm-1024': (1.06, 'Srivastava 2014'),
              'elastic-wide': (0.35, 'Ciresan 2010')}
 
 def result_table(
