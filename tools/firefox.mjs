@@ -11,7 +11,10 @@ const must = (fact, what) => fact || wrong.push(`${page.url()}: ${what}`);
 const complain = what => /Invalid markup: Incorrect number of children/.test(what) || wrong.push(`${page.url()}: ${what}`);
 page.on('console', message => ['error', 'warn'].includes(message.type()) && complain(message.text()));
 page.on('pageerror', complain);
-page.on('requestfailed', request => wrong.push(`failed: ${request.url()}`));
+page.on('requestfailed', request => {
+  const why = request.failure()?.errorText; // an icon may still be on its way when the next page is asked for
+  if (!/NS_BINDING_ABORTED/.test(why)) wrong.push(`failed: ${request.url()}: ${why}`);
+});
 page.on('request', request => must(request.url().startsWith(address) || /^(data|blob):/.test(request.url()), `asks ${request.url()}`));
 
 for (const name of pages) {
