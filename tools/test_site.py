@@ -164,9 +164,11 @@ def test_weight_and_shift(visit, address):
         weights[name], shifts[name] = page.evaluate('''() => new Promise(done => {
             let shift = 0;
             new PerformanceObserver(list => list.getEntries().forEach(e => shift += e.value)).observe({type: 'layout-shift', buffered: true});
-            const loaded = ['navigation', 'resource'].flatMap(kind => performance.getEntriesByType(kind));
-            const own = loaded.filter(e => e.initiatorType != 'img' && !/safetensors|svg|png/.test(e.name));
-            setTimeout(() => done([own.reduce((sum, e) => sum + e.decodedBodySize, 0), shift]), 200) })''')
+            setTimeout(() => {
+                const loaded = ['navigation', 'resource'].flatMap(kind => performance.getEntriesByType(kind));
+                const own = loaded.filter(e => e.initiatorType != 'img' && !/safetensors|svg|png/.test(e.name));
+                done([own.reduce((sum, e) => sum + e.decodedBodySize, 0), shift]);
+            }, 200) })''')
     top = max(weights, key=weights.get)
     print(f'\nheaviest page: {top}, {weights[top]/1000:.0f} kB; largest shift: {max(shifts.values()):.3f}')
     assert weights[top] < 500_000, weights
