@@ -36,7 +36,7 @@ def reliability(
     "Confidence and accuracy for each bin of confidence; nan where a bin is empty."
     if n_bins < 1: raise ValueError(f'reliability: n_bins is {n_bins}, wanted above 0')
     _check_labels('reliability', probabilities, targ)
-    p = probabilities.double()
+    p = probabilities
     if not len(p) or not ((p.sum(1) - 1).abs() < 1e-3).all() or not (p >= 0).all():
         raise ValueError('reliability: wanted probabilities, rows from 0 up with sum 1')
     confidence, answer = p.max(1)

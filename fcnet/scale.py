@@ -8,9 +8,11 @@ __all__ = ['join', 'leave', 'average', 'Parallel', 'parallel', 'map_idx', 'FromF
 # %% ../nbs/17_scale.ipynb #17c00005
 import json
 import math
+import multiprocessing
 import os
 from datetime import timedelta
 from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 import numpy as np
 import torch
@@ -24,22 +26,26 @@ from .learner import Callback, Learner, Progress
 
 # %% ../nbs/17_scale.ipynb #17c00018
 def join(
-    seconds:float=120., # how long to wait for others, at the start and in each step
+    seconds:float=120., # how long to wait for others, at the start and in each step;
+                        # ten more for a program that is not one of them
 )->int:                # rank of this process, 0 if it is alone
     "Meet the processes that `torchrun` has started. `TimeoutError` if one is missing."
     if 'WORLD_SIZE' in os.environ and not dist.is_initialized():
         wait = timedelta(seconds=seconds)
         try:
-            store, rank, world = next(dist.rendezvous('env://', timeout=wait))
+            # a thread, since PyTorch waits for ever for a program that never answers
+            with ThreadPool(1) as thread: store, rank, world = thread.apply_async(
+                lambda: next(dist.rendezvous('env://', timeout=wait))).get(seconds + 10)
             starts = os.environ.get('TORCHELASTIC_RESTART_COUNT', 0) # no old addresses
             dist.init_process_group('gloo', store=dist.PrefixStore(f'{starts}', store),
                                     rank=rank, world_size=world, timeout=wait)
-        except dist.DistError as e:
-            words = str(e).splitlines()[0]
+        except (dist.DistError, multiprocessing.TimeoutError) as e:
+            words = (str(e) or 'another program is at its port').splitlines()[0]
             if 'EADDRINUSE' in words: words = 'its port is in use, choose another one'
             raise TimeoutError(f'join: no meeting in {seconds:g} s ({words})') from None
     return _place()[0]
 
+# %% ../nbs/17_scale.ipynb #17c00f18
 def leave()->None:
     "Wait for the others, then part from them; a process that is alone goes on."
     if _place()[1] > 1:
