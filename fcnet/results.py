@@ -36,12 +36,12 @@ RECIPES = {
     'elastic-800': dict(hidden='800', opt='adamw', lr=0.003, decay=0.02, bs=256,
                         epochs=120, distort=True, affine=0.5, elastic=24.),
     'dropout-1024': dict(hidden='1024,1024,1024', opt='adamw', lr=0.001, bs=256,
-                         epochs=30, dropout=0.3, precision='medium'),
+                         epochs=30, dropout=0.3, noise=0.5, precision='medium'),
     'max-norm-1024': dict(hidden='1024,1024,1024', norm='batch', opt='adamw', lr=0.002,
-                          bs=256, epochs=30, dropout=0.3, max_norm=2.,
+                          bs=256, epochs=30, dropout=0.3, max_norm=2., noise=0.5,
                           precision='medium'),
-    'elastic-wide': dict(hidden='2000,1500,1000', norm='batch', opt='adamw', lr=0.003,
-                         decay=0.02, bs=512, epochs=36, distort=True, affine=1.5,
+    'elastic-wide': dict(hidden='2500,2000,1000', norm='batch', opt='adamw', lr=0.003,
+                         decay=0.02, bs=512, epochs=150, distort=True, affine=1.5,
                          elastic=29., smoothing=0.05, precision='medium')}
 for recipe in RECIPES.values(): recipe['whole'] = True
 
@@ -99,7 +99,9 @@ PUBLISHED = {'linear': (12.0, 'LeCun 1998'), 'mse-300': (4.7, 'LeCun 1998'),
              'elastic-800 x 3': (0.39, 'Meier 2011'),
              'dropout-1024': (1.25, 'Srivastava 2014'),
              'max-norm-1024': (1.06, 'Srivastava 2014'),
-             'elastic-wide': (0.35, 'Ciresan 2010')}
+             'max-norm x 3': (0.57, 'Rasmus 2015'),
+             'elastic-wide': (0.35, 'Ciresan 2010'),
+             'elastic-wide x 2': (0.39, 'Meier 2011')}
 
 def result_table(
     path:str|Path, # JSON file with a list of records, as of `run_recipe`
