@@ -65,7 +65,7 @@ def cross_entropy_grad(
 def _excess(log_p, targ, grad=1., label=1.):
     "Probabilities less `label` at the true classes, times `grad/n`."
     n, labels = len(log_p), log_p.new_full((len(log_p), 1), -label)
-    return log_p.exp().scatter_add_(1, targ[:,None], labels).mul_(grad/max(n, 1))
+    return log_p.exp().scatter_add(1, targ[:,None], labels).mul_(grad/max(n, 1))
 
 class CrossEntropy(Module):
     "Mean cross-entropy as a layer: `loss(scores, targ)` with int64 labels."
