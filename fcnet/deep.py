@@ -190,7 +190,7 @@ def build_model(
     "A network for classes, with fresh weights."
     if model == 'torch': return MLP(sizes, dropout=dropout, generator=generator)
     layers = []
-    for n_in, n_out in zip(sizes[:-1], sizes[1:-1]):
+    for n_in, n_out in zip(sizes, sizes[1:-1]):
         norms = [make(n_out) for make in _NORMS[norm]]
         block = [Linear(n_in, n_out, generator=generator), *norms, ReLU()]
         if dropout: block.append(Dropout(dropout, generator))
