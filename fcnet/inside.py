@@ -36,10 +36,10 @@ def reliability(
     "Confidence and accuracy for each bin of confidence; nan where a bin is empty."
     if n_bins < 1: raise ValueError(f'reliability: n_bins is {n_bins}, wanted above 0')
     _check_labels('reliability', probabilities, targ)
-    p = probabilities
-    if not len(p) or not ((p.sum(1) - 1).abs() < 1e-3).all() or not (p >= 0).all():
-        raise ValueError('reliability: wanted probabilities, rows from 0 up with sum 1')
-    confidence, answer = p.max(1)
+    sums_1 = ((probabilities.sum(1) - 1).abs() < 1e-3).all()
+    if not (len(targ) and sums_1 and (probabilities >= 0).all()): raise ValueError(
+        'reliability: wanted probabilities, rows from 0 up with sum 1')
+    confidence, answer = probabilities.max(1)
     bins = (confidence*n_bins).ceil().long().clamp(1, n_bins) - 1
     def total(v): return bins.bincount(v.double(), minlength=n_bins)
     n = bins.bincount(minlength=n_bins)

@@ -117,7 +117,7 @@ def result_table(
         whole = [r['seconds']/60 for r in runs if not r['resumed']] or [math.nan]
         minutes = sum(whole)/len(whole)
         lines.append(f'{line}{sum(wrong)/n:5.2f}   {min(wrong):.2f} to {max(wrong):.2f}'
-                     f'  {n:4}  {minutes:7.1f}')
+                     f'  {n:4}  {minutes:7.2f}')
     head = f'{"recipe":16}{"published":26}ours   range        seeds  minutes'
     return '\n'.join([head, *lines])
 
