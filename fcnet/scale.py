@@ -14,6 +14,7 @@ from datetime import timedelta
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from time import sleep
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -51,6 +52,7 @@ def leave()->None:
     if _place()[1] > 1:
         dist.barrier()
         dist.destroy_process_group()
+        sleep(0.1) # its threads drop their tensors; after Python's end they abort
 
 def _place():
     "Rank of this process, and how many there are."
