@@ -41,7 +41,12 @@ def _device(name):
     if gpu.is_available(): here.append(gpu.current_accelerator().type)
     if name not in (None, *here):
         raise ValueError(f'device is {name!r}, here is {" and ".join(here)}')
-    return name or here[-1]
+    if 'LOCAL_RANK' not in os.environ: return name or here[-1]
+    if name == 'cuda': # many processes: a card for each
+        rank, n = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+        if rank >= n: raise ValueError(f'no card for process {rank}, here are {n}')
+        torch.cuda.set_device(rank)
+    return name or 'cpu'
 
 # %% ../nbs/18_cli.ipynb #70a9039c
 def _write_figure(path, draw):
@@ -77,7 +82,7 @@ def fcnet_train(
 )->None:
     "Train a fully connected network and write it to a folder, with its curves."
     start, rank = perf_counter(), join()
-    device = _device(device or ('cpu' if 'WORLD_SIZE' in os.environ else None))
+    device = _device(device)
     path = Path(resume or out or f'runs/{datetime.now():%Y-%m-%d_%H-%M-%S.%f}')
     if not (resume and path.is_file()): path = path/'model.safetensors'
     settings = _settings(path, out, resume, recipe, settings)

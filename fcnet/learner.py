@@ -71,13 +71,13 @@ class Learner:
 def gradients(self:Learner,
     x:Tensor, # a batch of inputs
     y:Tensor, # its targets
-)->float:     # its loss
+)->Tensor:    # its loss, `()`
     "Loss of a batch. Its gradients, and no others, are in `.grad` afterwards."
     self.model.zero_grad()
     ours = isinstance(self.model, Model)
     loss = self.model(x, y) if ours else self.loss(self.model(x), y)
     self.model.backward() if ours else loss.backward()
-    return loss.item()
+    return loss.detach()
 
 @patch
 def fit(self:Learner,
@@ -109,7 +109,7 @@ def _fit_epoch(self:Learner): # the rest of the present one
     for rows in self.order[self.batch*self.bs:].to(x.device).split(self.bs):
         self.x, self.y = x.index_select(0, rows), y.index_select(0, rows)
         self._call('before_batch')
-        loss = self.batch_loss = self.gradients(self.x, self.y)
+        loss = self.batch_loss = self.gradients(self.x, self.y).item()
         if not math.isfinite(loss): raise FloatingPointError(
             f'the loss is {loss} in epoch {self.epoch+1}, batch {self.batch+1}; '
             'try a lower learning rate, clip gradients, or look for nan in the data')
