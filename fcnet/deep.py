@@ -183,9 +183,9 @@ def build_model(
     model:str='handmade', # handmade: our own layers; torch: PyTorch's
     dropout:float=0.,     # share of hidden activations dropped in training, below 1
     generator:torch.Generator|None=None, # of first weights and dropout; torch's if None
-    norm:str='none',      # before each ReLU: none, batch or layer; of our own layers
-    residual:bool=False,  # shortcuts around hidden layers of equal sizes? of our own
-    loss:Module|None=None, # of our own model; cross-entropy if None
+    norm:str='none',      # before each ReLU: none, batch or layer; no effect with torch
+    residual:bool=False,  # shortcuts around equal hidden layers? no effect with torch
+    loss:Module|None=None, # of a handmade model; cross-entropy if None
 )->Model|nn.Module:
     "A network for classes, with fresh weights."
     if model == 'torch': return MLP(sizes, dropout=dropout, generator=generator)

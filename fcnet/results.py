@@ -40,6 +40,8 @@ RECIPES = {
     'max-norm-1024': dict(hidden='1024,1024,1024', norm='batch', opt='adamw', lr=0.002,
                           bs=256, epochs=30, dropout=0.3, max_norm=2., noise=0.5,
                           precision='medium'),
+    'adversarial': dict(hidden='1200,600,300,150', norm='batch', opt='adamw', lr=0.002,
+                        bs=128, epochs=25, adversarial=3.2, precision='medium'),
     'elastic-wide': dict(hidden='2500,2000,1000', norm='batch', opt='adamw', lr=0.003,
                          decay=0.02, bs=512, epochs=150, distort=True, affine=1.5,
                          elastic=29., smoothing=0.05, precision='medium')}
