@@ -187,7 +187,7 @@ def load_tensors(
 def save(self:Learner,
     path:str|Path, # file to write, its name ending in `.safetensors`
     **extra,       # JSON values to keep with it
-)->None:
+)->str:          # the path, for a message
     "Save all that is needed to go on. `FloatingPointError` if it is not finite."
     tensors, info = self.state()
     figures = self.history[-1] if self.history else {}
@@ -195,6 +195,7 @@ def save(self:Learner,
         if not torch.as_tensor(value).isfinite().all():
             raise FloatingPointError(f'{path}: not saved, {name} is not finite')
     save_tensors(path, tensors, {**extra, 'training': info})
+    return str(path)
 
 # %% ../nbs/10_checkpoint.ipynb #6cf21035
 @patch
@@ -245,6 +246,7 @@ class Checkpoint(Callback):
         if self.handler is not None: signal.signal(signal.SIGINT, self.handler)
         self.handler = None
         if learn.done or not learn.stopped: return
-        learn.save(self.path, **self.extra)
+        saved = learn.save(self.path, **self.extra)
+        if not saved: return # one of many processes does
         print(f'stopped in epoch {learn.epoch+1} after batch {learn.batch} of '
-              f'{learn.n_batches}; saved in {self.path}')
+              f'{learn.n_batches}; saved in {saved}')
