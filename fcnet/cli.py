@@ -77,7 +77,7 @@ def fcnet_train(
     device:str=None, # cpu, cuda or mps; by default the best there is
     out:str=None,    # new folder to write to, runs/<time> by default
     resume:str=None, # folder of a training to go on with; it brings its settings
-    recipe:str=None, # settings of a published result, such as 300-100: see Results
+    recipe:str=None, # settings of a published result, such as 300-100; see Results
     **settings,      # as in `Settings`
 )->None:
     "Train a fully connected network and write it to a folder, with its curves."

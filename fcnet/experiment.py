@@ -42,7 +42,7 @@ class Settings:
     dropout:float=0.     # share of hidden activations dropped in training
     max_norm:float=0.    # largest norm of the weights into a unit; 0: no limit
     distort:bool=False   # train on randomly distorted digits
-    affine:float=1.      # largest turn, stretch, shift: 1 is 10 degrees, 10 %, a pixel
+    affine:float=1.      # largest turn, stretch, shift: 1 is 10 degrees, 0.1, a pixel
     elastic:float=34.    # strength of the elastic field, in pixels before smoothing
     noise:float=0.       # standard deviation of noise on the pixels, in units of theirs
     adversarial:float=0. # length of a move against the network, in the same units
