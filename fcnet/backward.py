@@ -23,7 +23,7 @@ def numeric_grad(
         raise ValueError(f'numeric_grad: x is {x.dtype}, wanted torch.float64')
     slopes = []
     for i in range(x.numel()):
-        step = torch.zeros(x.numel(), dtype=x.dtype)
+        step = torch.zeros_like(x).reshape(-1)
         step[i] = size = eps*max(1., x.reshape(-1)[i].abs().item())
         step = step.view(x.shape)
         slopes.append((f(x+step) - f(x-step))/(2*size))

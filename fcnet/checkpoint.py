@@ -28,6 +28,8 @@ def generators(self:Learner)->list: # of `torch.Generator`, PyTorch's global one
     "Whatever draws random numbers in the training: for the learner, layers, callbacks."
     owners = self, *self.callbacks, *self.model.modules()
     found = [torch.default_generator, *(getattr(o, 'generator', None) for o in owners)]
+    if self.device.type == 'cuda': # a graphics card has a global one of its own
+        found.append(torch.cuda.default_generators[self.device.index])
     return list({id(g): g for g in found if g is not None}.values())
 
 # %% ../nbs/10_checkpoint.ipynb #daf3fe59

@@ -86,7 +86,7 @@ def accuracy(
 )->float:          # from 0 to 1
     "Share of rows whose largest score is that of the true class."
     _check_labels('accuracy', scores, targ)
-    return (scores.argmax(1) == targ).double().mean().item()
+    return (scores.argmax(1) == targ).sum().item()/len(targ)
 
 def confusion(
     scores:Tensor, # one score for each class, `(n, n_classes)`

@@ -247,7 +247,8 @@ def main()->None:
     except BrokenPipeError: # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (ValueError, OSError, ArithmeticError, MemoryError) as e: words, code = e, 2
+    except (ValueError, OSError, ArithmeticError, MemoryError,
+            torch.OutOfMemoryError) as e: words, code = e, 2 # the last is a card's
     except KeyboardInterrupt: words, code = 'interrupted', 130
     print(f'{name}: {_printable(words)}', file=sys.stderr)
     sys.exit(code)

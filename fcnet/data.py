@@ -35,7 +35,7 @@ def show_digits(
     fig, axes = plt.subplots(rows, cols, figsize=size, squeeze=False)
     for ax in axes.flat: ax.set_axis_off()
     for i, (ax, digit) in enumerate(zip(axes.flat, x)):
-        ax.imshow(digit.detach().reshape(28, 28).numpy())
+        ax.imshow(digit.detach().cpu().reshape(28, 28))
         if y is None: continue
         title = y[i].item() if isinstance(y, Tensor) else y[i]
         ax.set_title(title, loc='center', fontsize=9)

@@ -39,7 +39,8 @@ def join(
             with ThreadPool(1) as thread: store, rank, world = thread.apply_async(
                 lambda: next(dist.rendezvous('env://', timeout=wait))).get(seconds + 10)
             starts = os.environ.get('TORCHELASTIC_RESTART_COUNT', 0) # no old addresses
-            backend = 'cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo'
+            cards = torch.cuda.is_available() and dist.is_nccl_available()
+            backend = 'cpu:gloo,cuda:nccl' if cards else 'gloo'
             dist.init_process_group(backend, store=dist.PrefixStore(f'{starts}', store),
                                     rank=rank, world_size=world, timeout=wait)
         except (dist.DistError, multiprocessing.TimeoutError) as e:
@@ -51,7 +52,7 @@ def join(
 # %% ../nbs/17_scale.ipynb #17c00f18
 def leave()->None:
     "Wait for the others, then part from them; a process that is alone goes on."
-    if _place()[1] > 1:
+    if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
         sleep(0.1) # its threads drop their tensors; after Python's end they abort
@@ -151,7 +152,7 @@ def parallel(
 def _check_same(learn):
     "A `ValueError` unless all processes have the same weights, data and settings."
     tensors, info = learn.state()
-    weights = {name: t for name, t in tensors.items() if name.startswith('model.')}
+    weights = {k: t.cpu() for k, t in tensors.items() if k.startswith('model.')}
     data = {str(i): t.cpu() for i, t in enumerate(learn.data)}
     for layer in learn.model.modules():
         if isinstance(layer, FromFile): # not all of it: one row of a thousand
@@ -248,12 +249,14 @@ def step_seconds(
 class CudaGraph(Callback):
     "On a graphics card, record the gradients of a step; then start them all at once."
     def before_fit(self, learn):
-        kind, layers = learn.device.type, learn.model.modules()
+        kind = learn.device.type
         if kind != 'cuda': raise ValueError(f'CudaGraph: device is {kind}, wanted cuda')
         if _place()[1] > 1: raise ValueError('CudaGraph: wanted one process')
-        if any(getattr(layer, 'generator', None) for layer in layers):
-            raise ValueError('CudaGraph: wanted no layer with a generator of its own')
-        self.seen, learn.gradients = 0, partial(self.gradients, learn)
+        for layer in learn.model.modules():
+            if isinstance(layer, FromFile) or getattr(layer, 'generator', None):
+                raise ValueError('CudaGraph: wanted no layer with file or generator')
+        self.seen, self.own = 0, torch.cuda.Stream(learn.device)
+        learn.gradients = partial(self.gradients, learn)
 
     def after_fit(self, learn): vars(learn).pop('gradients', None)
 
@@ -264,7 +267,7 @@ class CudaGraph(Callback):
         if self.seen <= 3: return self.warm_up(learn, x, y)
         if self.seen == 4:
             self.x, self.y, self.graph = x.clone(), y.clone(), torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
+            with torch.cuda.graph(self.graph, stream=self.own):
                 self.loss = Learner.gradients(learn, self.x, self.y)
             self.grads = [(p, p.grad) for p in learn.model.parameters()]
         self.x.copy_(x), self.y.copy_(y)
@@ -272,9 +275,11 @@ class CudaGraph(Callback):
         for p, grad in self.grads: p.grad = grad
         return self.loss
 
-    def warm_up(self, learn, x, y):
-        usual, own = torch.cuda.current_stream(), torch.cuda.Stream()
-        own.wait_stream(usual) # nobody overtakes
-        with torch.cuda.stream(own): loss = Learner.gradients(learn, x, y)
-        usual.wait_stream(own)
-        return loss
+# %% ../nbs/17_scale.ipynb #17c1a094
+@patch
+def warm_up(self:CudaGraph, learn, x, y):
+    usual = torch.cuda.current_stream(learn.device)
+    self.own.wait_stream(usual) # nobody overtakes
+    with torch.cuda.stream(self.own): loss = Learner.gradients(learn, x, y)
+    usual.wait_stream(self.own)
+    return loss
