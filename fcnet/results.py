@@ -101,7 +101,8 @@ PUBLISHED = {'linear': (12.0, 'LeCun 1998'), 'mse-300': (4.7, 'LeCun 1998'),
              'elastic-800 x 3': (0.39, 'Meier 2011'),
              'dropout-1024': (1.25, 'Srivastava 2014'),
              'max-norm-1024': (1.06, 'Srivastava 2014'),
-             'max-norm x 3': (0.57, 'Rasmus 2015'),
+             'adversarial': (0.57, 'Rasmus 2015'),
+             'adversarial x 3': (0.57, 'Rasmus 2015'),
              'elastic-wide': (0.35, 'Ciresan 2010'),
              'elastic-wide x 2': (0.39, 'Meier 2011')}
 
