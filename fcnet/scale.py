@@ -264,7 +264,7 @@ class CudaGraph(Callback):
         self.seen += len(x) >= learn.bs
         if len(x) < learn.bs or self.seen > 4 and x.shape != self.x.shape:
             return Learner.gradients(learn, x, y)
-        if self.seen <= 3: return self.warm_up(learn, x, y)
+        if self.seen <= 3: return self._warm_up(learn, x, y)
         if self.seen == 4:
             self.x, self.y, self.graph = x.clone(), y.clone(), torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph, stream=self.own):
@@ -277,7 +277,8 @@ class CudaGraph(Callback):
 
 # %% ../nbs/17_scale.ipynb #17c1a094
 @patch
-def warm_up(self:CudaGraph, learn, x, y):
+def _warm_up(self:CudaGraph, learn, x, y):
+    "The learner's gradients, on the stream of the recording."
     usual = torch.cuda.current_stream(learn.device)
     self.own.wait_stream(usual) # nobody overtakes
     with torch.cuda.stream(self.own): loss = Learner.gradients(learn, x, y)
