@@ -1,5 +1,5 @@
-"""Make what the playground page loads: a trained network, rounded to 16-bit floats, with examples (one of each digit, and
-five that it misreads); and 6,000 digits, packed, for those who train one of their own there."""
+"""Make what the playground page loads: a trained network, rounded to 16-bit floats, with examples (one of each digit that
+it reads right, and five that it misreads); and 6,000 digits, packed, for those who train one of their own there."""
 import json
 import math
 import zlib
@@ -86,8 +86,9 @@ def main():
     for p in model.parameters(): p.copy_(p.half())
     rounded = accuracy(model.predict(data.x_valid), data.y_valid)
     assert abs(exact - rounded) < 0.001, f'rounding changes the accuracy from {exact} to {rounded}'
-    first = [(data.y_valid == digit).nonzero()[0].item() for digit in range(10)]
-    misread = (model.predict(data.x_valid).argmax(1) != data.y_valid).nonzero()[:5, 0].tolist()
+    right = model.predict(data.x_valid).argmax(1) == data.y_valid
+    first = [(right & (data.y_valid == digit)).nonzero()[0].item() for digit in range(10)]
+    misread = (~right).nonzero()[:5, 0].tolist()
     examples = (get_data().x_valid[first + misread]*256).round().byte()
     labels = data.y_valid[first + misread].byte()
     weights = {name: p.half().contiguous() for name, p in model.state_dict().items()}
