@@ -12,7 +12,7 @@ import os
 import sys
 from argparse import SUPPRESS, ArgumentParser
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import datetime
 from inspect import Parameter
 from json import dumps as to_json
@@ -106,7 +106,8 @@ def _train(learn, path, resume):
               f'{len(y_valid)} for validation, on {learn.device}')
         print(learn.model, flush=True)
     else:
-        saved = learn.load(path) | {'steps': learn.n_steps}
+        saved = asdict(Settings()) | learn.load(path) # an older file may lack some
+        saved['steps'] = learn.n_steps
         same = now | {'steps': now['epochs']*learn.n_batches}
         changed = [f'{name} was {saved.get(name)}, is {same[name]}' for name in same
                    if saved.get(name) != same[name]]
