@@ -146,7 +146,7 @@ class Adversarial(Callback):
     "Learn each batch twice: as it is, and moved so that the loss rises most."
     # by length as in Miyato et al. (2016); by sign, Goodfellow et al. (2015), is `fgsm`
     def __init__(self,
-        eps:float=6., # length of the move of a row, in units of the inputs
+        eps:float=3.2, # length of the move of a row, in units of the inputs
     ): self.eps = eps
     def before_batch(self, learn):
         uphill = F.normalize(input_grad(learn.model, learn.x, learn.y), eps=1e-30)
