@@ -16,7 +16,6 @@ from torch import nn
 from .data import get_data, normalize
 from .init import kaiming_normal
 from .numpy_net import Params, backprop
-from .optim import SGD
 
 # %% ../nbs/16_peers.ipynb #a6091988
 class Job(NamedTuple):

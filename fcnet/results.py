@@ -75,7 +75,7 @@ def run_recipe(
     path, record = folder/'model.safetensors', folder/'record.json'
     settings = Settings(**RECIPES[name] | dict(seed=seed) | changes)
     if record.exists():
-        found = json.loads(record.read_text())
+        found = asdict(Settings()) | json.loads(record.read_text()) # may be older
         if asdict(settings).items() <= found.items(): return found
         raise ValueError(f'{record} has other settings, choose another `out`')
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ PUBLISHED = {'linear': (12.0, 'LeCun 1998'), 'mse-300': (4.7, 'LeCun 1998'),
              'adversarial': (0.57, 'Rasmus 2015'),
              'adversarial x 3': (0.57, 'Rasmus 2015'),
              'elastic-wide': (0.35, 'Ciresan 2010'),
-             'elastic-wide x 2': (0.39, 'Meier 2011')}
+             'elastic-wide x 2': (0.31, 'Ciresan 2011')}
 
 def result_table(
     path:str|Path, # JSON file with a list of records, as of `run_recipe`
@@ -116,11 +116,13 @@ def result_table(
         runs = [r for r in records if r['name'] == name]
         line = f'{name:16}{error:6.2f}  {source:16}'
         if not runs: lines.append(f'{line}not run yet'); continue
-        wrong, n = [r['error'] for r in runs], len(runs)
+        wrong, seeds = [r['error'] for r in runs], [r['seed'] for r in runs]
+        n = len(seeds[0]) if isinstance(seeds[0], list) else len(seeds)
+        between = f'{min(wrong):.2f} to {max(wrong):.2f}' if len(runs) > 1 else ''
         whole = [r['seconds']/60 for r in runs if not r['resumed']] or [math.nan]
         minutes = sum(whole)/len(whole)
-        lines.append(f'{line}{sum(wrong)/n:5.2f}   {min(wrong):.2f} to {max(wrong):.2f}'
-                     f'  {n:4}  {minutes:7.2f}')
+        mean = sum(wrong)/len(wrong)
+        lines.append(f'{line}{mean:5.2f}   {between:12}  {n:4}  {minutes:7.2f}')
     head = f'{"recipe":16}{"published":26}ours   range        seeds  minutes'
     return '\n'.join([head, *lines])
 
@@ -136,8 +138,8 @@ def committee(
         raise ValueError(f'{name}: its members were trained on different digits')
     def read(x): return sum(softmax(_reader(m)(x)) for m in models)/len(models)
     error, missed = test_error(read, infos[0])
-    def both(key): return sum(m[key] for m in members)
+    def total(key): return sum(m[key] for m in members)
     return members[0] | dict(name=name, error=round(error, 2), missed=missed,
-                             seconds=both('seconds'), parameters=both('parameters'),
+                             seconds=total('seconds'), parameters=total('parameters'),
                              resumed=any(m['resumed'] for m in members),
                              seed=[m['seed'] for m in members])
