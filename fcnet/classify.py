@@ -28,7 +28,7 @@ def softmax(
 # %% ../nbs/06_classify.ipynb #d2dc5c88
 def cross_entropy(
     scores:Tensor, # one score for each class, `(n, n_classes)`
-    targ:Tensor,   # true classes, int64, `(n,)`; a `ValueError` if they do not fit
+    targ:Tensor,   # true classes, int64, `(n,)`; `ValueError` for other shapes, types
 )->Tensor:         # scalar
     "Mean of -log(probability of the true class)."
     _check_labels('cross_entropy', scores, targ, values=False)
@@ -56,7 +56,7 @@ def _check_labels(name, scores, targ, values=True):
 # %% ../nbs/06_classify.ipynb #51535e89
 def cross_entropy_grad(
     scores:Tensor, # one score for each class, `(n, n_classes)`
-    targ:Tensor,   # true classes, int64, `(n,)`; a `ValueError` if they do not fit
+    targ:Tensor,   # true classes, int64, `(n,)`; `ValueError` for other shapes, types
 )->Tensor:         # gradient of `cross_entropy(scores, targ)` for `scores`, same shape
     "Gradient of the mean cross-entropy: (softmax - one-hot)/n."
     _check_labels('cross_entropy_grad', scores, targ, values=False)

@@ -30,7 +30,7 @@ class Callback:
     def before_epoch(self, learn): "A pass over the training data starts, or goes on."
     def before_batch(self, learn): "`learn.x` and `learn.y` may be replaced."
     def before_step(self, learn): "The gradients are there, and may be changed."
-    def after_batch(self, learn): "A step is done; `learn.batch_loss` was before it."
+    def after_batch(self, learn): "A step is done, from the loss `learn.batch_loss`."
     def after_epoch(self, learn): "A pass is done, its figures are in `learn.history`."
     def after_fit(self, learn): "The training is `done`, was `stopped`, or has failed."
 
@@ -58,7 +58,7 @@ class Learner:
         self.device = next(iter(model.parameters())).device
         self.data = Data(*data).to(self.device)
         self.callbacks = [Schedule(), Progress()] if callbacks is None else [*callbacks]
-        self.metrics, self.generator = metrics, generator or torch.default_generator
+        self.metrics, self.generator = {**metrics}, generator or torch.default_generator
         self.history, self.n_batches = History(), math.ceil(len(self.data.x_train)/bs)
         self.step, self.n_steps, self.order, self.stopped = 0, 0, None, False
 
@@ -86,7 +86,7 @@ def fit(self:Learner,
     "Train. A loss that is not finite raises `FloatingPointError`."
     if epochs is not None:
         if not isinstance(epochs, int) or epochs < 1:
-            raise ValueError(f'fit: epochs is {epochs}, wanted 1 or more')
+            raise ValueError(f'fit: epochs is {epochs}, wanted an int, 1 or more')
         self.step, self.n_steps, self.order = 0, epochs*self.n_batches, None
     elif self.done: raise ValueError('fit: nothing to go on with, say how many epochs')
     self.stopped = False
@@ -261,7 +261,7 @@ class ActivationStats(Callback):
     "Every `every` batches, figures and histograms of each activation layer's output."
     def __init__(self,
         every:int=10,   # batches between two looks, above 0
-        n_rows:int=256, # rows of the batch to look at
+        n_rows:int=256, # look at this many rows of the batch, or all if it has fewer
     ):
         self.every, self.n_rows, self.seen = every, n_rows, 0
         self.steps, self.stats, self.histograms = [], [], []

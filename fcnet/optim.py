@@ -31,7 +31,7 @@ class _Rule(Optimizer):
         raise NotImplementedError(f'{type(self).__name__} calls no hooks')
     register_step_post_hook = register_step_pre_hook
 
-    # bare: wrapped, their first call loads PyTorch's compiler, for over a second
+    # bare: wrapped, the first call of one loads PyTorch's compiler
     add_param_group, state_dict, load_state_dict, zero_grad = map(unwrap, (
         Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict,
         Optimizer.zero_grad))
