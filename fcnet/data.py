@@ -119,7 +119,7 @@ class Data(NamedTuple):
     y_valid:Tensor # int64, `(n_valid,)`
 
     def to(self, device:str|torch.device)->'Data':
-        "The same on a device. A `ValueError` names what nothing can be learned from."
+        "All four on `device`; `ValueError` for a part that is no good to learn from."
         for name, t in self._asdict().items():
             if not isinstance(t, Tensor):
                 raise ValueError(f'{name} is a {type(t).__name__}, wanted a Tensor')

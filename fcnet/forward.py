@@ -39,7 +39,7 @@ def _check_alike(name, **tensors):
 # %% ../nbs/02_forward.ipynb #32dfe512
 def mse(
     out:Tensor,  # predictions, any shape
-    targ:Tensor, # what they should be, the same shape (else a `ValueError`)
+    targ:Tensor, # what they should be, same shape and dtype (else a `ValueError`)
 )->Tensor:       # scalar
     "Mean squared error over all entries."
     _check_alike('mse', out=out, targ=targ)

@@ -182,8 +182,10 @@ def load_state_dict(self:Module, state:dict):
 
 @patch
 def to(self:Module, where:str|torch.device|torch.dtype)->Module: # the module itself
-    "Move all tensors to a device, or turn them into a dtype, in place."
-    for tensor in self.state_dict().values(): tensor.data = tensor.data.to(where)
+    "Move all tensors and gradients to a device, or into a dtype, in place."
+    for tensor in self.state_dict().values():
+        tensor.data = tensor.data.to(where)
+        if tensor.grad is not None: tensor.grad = tensor.grad.to(where)
     return self
 
 # %% ../nbs/04_refactor.ipynb #6a6fa6da
