@@ -1,4 +1,4 @@
-# `make` alone lists the commands. They need Python 3.11 or later and a package index, nothing else.
+# `make` alone lists the commands. They need Python 3.11 or later and a package index; the site also needs npm, and its test a browser.
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 PROJECT := setup.py settings.ini pyproject.toml constraints.txt
@@ -64,7 +64,7 @@ test-site: .venv/installed-site browsers
 	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tools -m 'not alone' -n 2 --dist worksteal
 
 bench: .venv/installed-bench
-	cd nbs && fcnet_bench $(ARGS)
+	fcnet_bench $(ARGS)
 
 torture: .venv/installed
 	python tools/torture.py $(ARGS)
@@ -85,7 +85,7 @@ torture: .venv/installed
 	@touch $@ .venv/installed
 
 .venv/installed-site: .venv/installed-dev
-	@command -v npm >/dev/null || { echo "make docs needs npm (Node.js), which brings KaTeX"; exit 1; }
+	@command -v npm >/dev/null || { echo "this needs npm (Node.js), which brings KaTeX and other tools of the site"; exit 1; }
 	$(INSTALL) -e '.[dev,site]'
 	npm install --prefix .venv --no-save --no-package-lock --no-audit --no-fund --loglevel=error $(NPM)
 	@touch $@

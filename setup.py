@@ -1,4 +1,4 @@
-"Builds the package from settings.ini, the one place where it is described."
+"Builds the package from settings.ini, which describes it; license and classifiers stand here."
 import re
 from configparser import ConfigParser
 from pathlib import Path

@@ -70,7 +70,8 @@ def notebooks(folder, out):
 # ---- the PDF
 
 def browser_path():
-    return next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+    mac = '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome' # off the path there
+    return next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', mac))), None)
 
 def whole(soups):
     "One page of all pages in their order, with links among them; what only a screen needs is left out."

@@ -17,9 +17,12 @@ def generated(root):
 
 COLAB = """#| hide
 #| eval: false
-# On Colab, install fcnet first
-if 'google.colab' in str(get_ipython()):
-    %pip install -q git+{git_url}"""
+# Where fcnet is missing, as on Colab and Kaggle, install it, with the lessons' files
+import importlib.util
+if not importlib.util.find_spec('fcnet'):
+    !git clone -q --depth 1 {git_url} /tmp/fcnet
+    %pip install -q /tmp/fcnet
+    %cd -q /tmp/fcnet/nbs"""
 
 def astray(root):
     "Lessons that cannot install themselves on Colab or show what they should not; files with an address of another owner."
@@ -29,7 +32,6 @@ def astray(root):
     for path in sorted(root.glob('nbs/[0-9]*.ipynb')):
         nb = json.loads(path.read_text(encoding='utf-8'))
         cells = nb['cells']
-        if 'widgets' in nb['metadata']: yield f'{path.name}: holds the state of progress bars'
         second = ''.join(cells[1]['source'])
         if second != COLAB.format(git_url=cfg['git_url']): yield f'{path.name}: its second cell does not install fcnet on Colab'
         outputs = [out for cell in cells for out in cell.get('outputs', [])]

@@ -142,9 +142,9 @@ try {
   $('playground').removeAttribute('inert');
   const { layers } = board.network, count = layers.reduce((s, { w, b }) => s + w.length + b.length, 0).toLocaleString('en-US');
   $('about').textContent = `The page's network has layers of ${JSON.parse(info.sizes).join(', ')} units: ${count} weights and biases, each rounded to 16 bits. ` +
-    'It was trained by the library of this course on MNIST, and on drawn ones with a flag and sevens with a bar, which MNIST hardly has. ' +
+    'It was trained by the library of this course on MNIST, and on drawn 1s with a flag and 7s with a bar, which MNIST hardly has. ' +
     `It reads ${(100 * info.accuracy).toFixed(2)}% of the 10,000 validation digits right ` +
-    `(${(100 * info.exact).toFixed(2)}% before rounding). The examples are the first of each kind among those, and the first five that it misreads. ` +
+    `(${(100 * info.exact).toFixed(2)}% before rounding). The examples are the first of each kind among those, and five of the first twenty that it misreads: the second is the one on which a step does most harm to the others. ` +
     'A drawing is scaled to 20 pixels and centered by its mass, as the digits of MNIST were.';
 } catch (error) {
   $('playground').removeAttribute('inert');
