@@ -116,6 +116,8 @@ def load_state(self:Learner,
         states.setdefault(int(i), {})[key] = deepcopy(value)
     groups = self.opt.state_dict()['param_groups']
     for group, (lr, peak) in zip(groups, info['rates'], strict=True):
+        if info['step'] == info['n_steps']: lr, peak = peak or lr, None # it is over
+        group.pop('peak_lr', None) # of what was here before
         group.update({'lr': lr} if peak is None else {'lr': lr, 'peak_lr': peak})
     model = {k[6:]: t for k, t in tensors.items() if k.startswith('model.')}
     self.model.load_state_dict(model)

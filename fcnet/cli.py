@@ -12,7 +12,7 @@ import os
 import sys
 from argparse import SUPPRESS, ArgumentParser
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import datetime
 from inspect import Parameter
 from json import dumps as to_json
@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from .checkpoint import atomic_write
 from .classify import accuracy, confusion, cross_entropy, show_confusion, softmax
 from .data import get_data, normalize
-from .experiment import Settings, load_model, make_learner
+from .experiment import Settings, load_model, make_learner, resume_training
 from .images import digit_from_image, read_digit
 from .layers import Model
 from .learner import Learner, Progress, Schedule
@@ -106,12 +106,7 @@ def _train(learn, path, resume):
               f'{len(y_valid)} for validation, on {learn.device}')
         print(learn.model, flush=True)
     else:
-        saved = asdict(Settings()) | learn.load(path) # an older file may lack some
-        saved['steps'] = learn.n_steps
-        same = now | {'steps': now['epochs']*learn.n_batches}
-        changed = [f'{name} was {saved.get(name)}, is {same[name]}' for name in same
-                   if saved.get(name) != same[name]]
-        if changed: raise ValueError(f'{path}: not what was trained, {changed[0]}')
+        resume_training(learn, path)
         print(f'{learn.epoch} of {now["epochs"]} epochs are done', flush=True)
     if epochs or not learn.done: learn.fit(epochs)
     if join(): return # rank 0 reports
@@ -209,10 +204,13 @@ def fcnet_bench(
 )->int|None:         # exit status
     "Compare the speed of fcnet with that of its peers, each in a process of its own."
     few = dict(workloads=[_SMALL, _FULL_50], repeats=1) if quick else {}
+    if not Path(out).absolute().parent.is_dir():
+        raise FileNotFoundError(f'{out}: there is no such folder')
     print(machine(), flush=True)
     rows = bench(1 if quick else rounds, threads, **few)
+    print(table(rows), *missed(rows), sep='\n')
     save_rows(out, rows)
-    print(table(rows), *missed(rows), f'written to {out}', sep='\n')
+    print(f'written to {out}')
     return 1 if check and missed(rows) else None
 
 # %% ../nbs/18_cli.ipynb #c1be702e

@@ -187,7 +187,13 @@ def build_model(
     residual:bool=False,  # shortcuts around equal hidden layers? no effect with torch
     loss:Module|None=None, # of a handmade model; cross-entropy if None
 )->Model|nn.Module:
-    "A network for classes, with fresh weights."
+    "A network for classes, with fresh weights. `ValueError` for what it cannot be."
+    for name, value, wanted in (('model', model, ('handmade', 'torch')),
+                                ('norm', norm, tuple(_NORMS))):
+        if value not in wanted: raise ValueError(
+            f'build_model: {name} is {value!r}, wanted one of {", ".join(wanted)}')
+    if len(sizes) < 2:
+        raise ValueError(f'build_model: sizes is {sizes}, wanted two or more')
     if model == 'torch': return MLP(sizes, dropout=dropout, generator=generator)
     layers = []
     for n_in, n_out in zip(sizes, sizes[1:-1]):

@@ -111,7 +111,9 @@ def _fit_pen(box, share=0.1):
     "Strokes thinned or thickened to a `share` of the longer side."
     n = int((_pen(box) - share*max(box.shape))/(2*(1-share)))
     n = min(n, (min(box.shape) - 1)//2) # a dot stays
-    if n > 0: return ndimage.minimum_filter(box, 2*n+1, mode='constant')
+    if n > 0:
+        thin = ndimage.minimum_filter(box, 2*n+1, mode='constant')
+        return thin if thin.max() > 0.25 else box # full of holes: nothing would stay
     return ndimage.maximum_filter(np.pad(box, -n), 1-2*n)
 
 # %% ../nbs/14_images.ipynb #c6da6cfc

@@ -130,9 +130,9 @@ class Model(Module):
         for layer in self.layers: x = layer(x)
         return self.loss(x, targ)
 
-    def backward(self, need_inp:bool=False):
+    def backward(self, grad:float|Tensor=1., need_inp:bool=False):
         "Undo the last call: add to every `.grad`, return the input's if asked for."
-        grad, n = self.loss.backward(), len(self.layers)
+        grad, n = self.loss.backward(grad), len(self.layers)
         for i in range(n)[::-1]: grad = self.layers[i].backward(grad, need_inp or i > 0)
         return grad
 
@@ -190,24 +190,27 @@ def to(self:Module, where:str|torch.device|torch.dtype)->Module: # the module it
 
 # %% ../nbs/04_refactor.ipynb #6a6fa6da
 def check_layer(
-    layer:Module, # any layer or loss
+    layer:Module, # any layer or loss, or one that holds others
     x:Tensor,     # its input
     *others,      # what else its call takes; the targets of a loss, for instance
 )->dict:          # as from `check_grads`, for the input `x` and each parameter
     "Check a layer's `bwd` for its input and all its parameters by `check_grads`."
     layer = deepcopy(layer).to(torch.float64)
     others = [_as_double(v) for v in others]
+    places = list({id(getattr(m, name)): (m, name) for m in layer.modules()
+                   for name in m.params}.values()) # each parameter once
     def set_params(params):
-        for name, p in zip(layer.params, params): setattr(layer, name, p)
+        for (part, name), p in zip(places, params): setattr(part, name, p)
     def f(x, *params):
         set_params(params)
         return layer.forward(x, *others)
     def f_grad(grad, x, *params):
         set_params(params)
         layer(x, *others)
-        d_inp = layer.backward(grad)
+        d_inp = layer.backward(grad, need_inp=True)
         return d_inp, *(0*p if p.grad is None else p.grad for p in params)
-    names = ('x', *layer.params) # so that messages can name the parameters
+    names = ['x'] + [name if part is layer else f'{name}_{i}' # for the messages
+                     for i, (part, name) in enumerate(places)]
     f.__signature__ = Signature([Parameter(s, Parameter.POSITIONAL_ONLY)
                                  for s in names])
-    return check_grads(f, f_grad, x, *layer.parameters())
+    return check_grads(f, f_grad, x, *(getattr(part, name) for part, name in places))

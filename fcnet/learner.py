@@ -105,8 +105,8 @@ def _fit_epoch(self:Learner): # the rest of the present one
     x, y, g = self.data.x_train, self.data.y_train, self.generator
     if self.order is None: self.order = torch.randperm(len(x), generator=g)
     self._call('before_epoch')
-    self.model.train()
     for rows in self.order[self.batch*self.bs:].to(x.device).split(self.bs):
+        if not self.model.training: self.model.train() # `predict` turns it off
         self.x, self.y = x.index_select(0, rows), y.index_select(0, rows)
         self._call('before_batch')
         loss = self.batch_loss = self.gradients(self.x, self.y).item()
@@ -275,7 +275,6 @@ class ActivationStats(Callback):
             x = layer.forward(x)
             if isinstance(layer, (Linear, nn.Linear)): continue
             acts.append(x), self.names.append(f'{i} {type(layer).__name__}')
-        learn.model.train()
         self.steps.append(self.seen), self.stats.append(layer_stats(acts).cpu())
         self.histograms.append([a.float().abs().cpu().histc(40, 0, 10) for a in acts])
 

@@ -11,7 +11,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from .classify import CrossEntropy, _excess, _surprise, log_softmax
+from .classify import CrossEntropy, _check_labels, _excess, _surprise, log_softmax
 from .layers import Linear, Module
 from .learner import Callback
 
@@ -26,7 +26,7 @@ class MaxNorm(Callback):
 
     @torch.no_grad()
     def after_batch(self, learn):
-        for layer in getattr(learn.model, 'layers', learn.model):
+        for layer in learn.model.modules():
             if isinstance(layer, Linear): self.shrink(layer.w, dim=0)
             elif isinstance(layer, nn.Linear): self.shrink(layer.weight, dim=1)
 
@@ -111,10 +111,11 @@ class Distort(Callback):
 # %% ../nbs/11_regularize.ipynb #0c2e1741
 def smooth_cross_entropy(
     scores:Tensor, # one score for each class, `(n, n_classes)`
-    targ:Tensor,   # true classes, int64, `(n,)`
+    targ:Tensor,   # true classes, int64, `(n,)`; `ValueError` for other shapes, types
     label_smoothing:float=0.1, # share of the label spread over all classes, 0 to 1
 )->Tensor:         # scalar
     "Mean cross-entropy with smoothed labels. Szegedy et al. (2016)."
+    _check_smooth('smooth_cross_entropy', scores, targ, label_smoothing)
     return _smooth_surprise(log_softmax(scores), targ, label_smoothing)
 
 def smooth_cross_entropy_grad(
@@ -123,7 +124,16 @@ def smooth_cross_entropy_grad(
     label_smoothing:float=0.1, # share of the label spread over all classes, 0 to 1
 )->Tensor:         # gradient for `scores`, same shape
     "Gradient of the mean cross-entropy with smoothed labels."
+    _check_smooth('smooth_cross_entropy_grad', scores, targ, label_smoothing)
     return _smooth_excess(log_softmax(scores), targ, 1., label_smoothing)
+
+def _check_smooth(name, scores, targ, smoothing):
+    _check_labels(name, scores, targ, values=False)
+    _check_share(name, smoothing)
+
+def _check_share(name, smoothing):
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f'{name}: label_smoothing is {smoothing}, wanted 0 to 1')
 
 def _smooth_surprise(log_p, targ, smoothing):
     return (1-smoothing)*_surprise(log_p, targ) - smoothing*log_p.mean()
@@ -139,8 +149,7 @@ class SmoothCrossEntropy(CrossEntropy):
         label_smoothing:float=0.1, # share of the label spread over all classes, 0 to 1
     ):
         super().__init__()
-        if not 0 <= label_smoothing <= 1: raise ValueError(
-            f'SmoothCrossEntropy: label_smoothing is {label_smoothing}, wanted 0 to 1')
+        _check_share('SmoothCrossEntropy', label_smoothing)
         self.label_smoothing = label_smoothing
     def loss(self, *args): return _smooth_surprise(*args, self.label_smoothing)
     def grad(self, *args): return _smooth_excess(*args, self.label_smoothing)

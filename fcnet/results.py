@@ -17,7 +17,7 @@ import torch
 from .checkpoint import atomic_write
 from .classify import softmax
 from .data import get_data, normalize
-from .experiment import Settings, load_model, make_learner
+from .experiment import Settings, load_model, make_learner, resume_training
 from .layers import Model
 
 # %% ../nbs/15_results.ipynb #e51fd948
@@ -81,7 +81,7 @@ def run_recipe(
     folder.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         learn = make_learner(settings, path)
-        if begun := path.exists(): learn.load(path)
+        if begun := path.exists(): resume_training(learn, path)
         if not begun or not learn.done: learn.fit(None if begun else settings.epochs)
         if not learn.done: return {} # stopped by Ctrl-C; to be gone on with
     error, missed = test_error(*load_model(path))

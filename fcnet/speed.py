@@ -220,8 +220,8 @@ def void(
 )->list:           # peers whose loss is not that of our plain loop, 1e-3 relative
     "Who has not computed the same thing."
     wanted = _figures(rows, workload, 'ours, plain loop', 'loss')
-    return [p for p in PEERS if any(
-        abs(loss/wanted.get(i, loss) - 1) > 1e-3
+    return [p for p in PEERS if not all( # nan is not the same either
+        abs(loss - (right := wanted.get(i, loss))) <= 1e-3*abs(right)
         for i, loss in _figures(rows, workload, p, 'loss').items())]
 
 # %% ../nbs/16_speed.ipynb #b61ebbd4
@@ -284,6 +284,7 @@ def machine()->str:
 
 def save_rows(path:str|Path, rows:list)->None:
     "Write measurements to a CSV file; the first line says where they were made."
+    if not rows: raise ValueError(f'{path}: there are no measurements to write')
     with open(path, 'w', newline='') as f:
         f.write(f'# {machine()}\n')
         writer = csv.DictWriter(f, rows[0])
