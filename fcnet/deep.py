@@ -28,23 +28,20 @@ def batch_norm(
     return (x-mean)/(var+eps).sqrt()*w + b
 
 # %% ../nbs/12_deep.ipynb #90f913b4
-def _through_stats(h, x_hat, dim):
-    "`h` less its mean along `dim` and less its part along `x_hat`."
-    return h - h.mean(dim, keepdim=True) - x_hat*(h*x_hat).mean(dim, keepdim=True)
-
 def batch_norm_grad(
     grad:Tensor, # gradient of the loss for the output of `batch_norm`, `(n, n_in)`
     x:Tensor,    # its input, `(n, n_in)`
     w:Tensor,    # scale, `(n_in,)`
     mean:Tensor, # of each column, `(n_in,)`
     var:Tensor,  # of each column, `(n_in,)`
-    eps:float=1e-5,    # as in `batch_norm`
-    of_batch:bool=True, # are `mean` and `var` those of `x` itself (not given numbers)?
+    eps:float=1e-5,   # as in `batch_norm`
+    dim:int|None=0,   # `mean` and `var` are those of `x` along it; None: given numbers
 )->tuple:        # gradients for `x`, `w` and the shift `b`
     "Gradients of batch normalization."
     s = (var+eps).sqrt()
     x_hat, h = (x-mean)/s, grad*w
-    if of_batch: h = _through_stats(h, x_hat, 0)
+    if dim is not None: # less its mean, and less its part along `x_hat`
+        h = h - h.mean(dim, keepdim=True) - x_hat*(h*x_hat).mean(dim, keepdim=True)
     return h/s, (grad*x_hat).sum(0), grad.sum(0)
 
 # %% ../nbs/12_deep.ipynb #183c81fb
@@ -72,11 +69,11 @@ class BatchNorm(Module):
             self.mean.lerp_(mean, self.momentum)
             self.var.lerp_(var*n/(n-1), self.momentum)
         out = batch_norm(x, self.w, self.b, mean, var, self.eps)
-        return out, (x, mean, var, self.training)
+        return out, (x, mean, var, 0 if self.training else None)
 
     def bwd(self, grad, saved, need_inp):
-        x, mean, var, of_batch = saved
-        return batch_norm_grad(grad, x, self.w, mean, var, self.eps, of_batch)
+        x, mean, var, dim = saved
+        return batch_norm_grad(grad, x, self.w, mean, var, self.eps, dim)
     def __repr__(self): return f'BatchNorm({len(self.w)})'
 
 # %% ../nbs/12_deep.ipynb #d1200012
@@ -98,10 +95,7 @@ def layer_norm_grad(
     eps:float=1e-5, # as in `layer_norm`
 )->tuple:        # gradients for `x`, `w` and the shift `b`
     "Gradients of layer normalization."
-    mean, var = _row_stats(x)
-    s = (var+eps).sqrt()
-    x_hat = (x-mean)/s
-    return _through_stats(grad*w, x_hat, 1)/s, (grad*x_hat).sum(0), grad.sum(0)
+    return batch_norm_grad(grad, x, w, *_row_stats(x), eps, dim=1)
 
 # %% ../nbs/12_deep.ipynb #d1200013
 class LayerNorm(Module):
