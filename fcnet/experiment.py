@@ -195,12 +195,12 @@ def resume_training(
         if saved.get(name) != value: raise ValueError(
             f'{path}: not what was trained, {name} was {saved.get(name)}, is {value}')
 
+# %% ../nbs/15_experiment.ipynb #e519f6cd
 def _loss(name, smoothing):
     "The loss of a handmade model; None for plain cross-entropy."
     if name == 'mse': return OneHotMSE()
     return SmoothCrossEntropy(smoothing) if smoothing else None
 
-# %% ../nbs/15_experiment.ipynb #e519f6cd
 def _data(folder, whole=False):
     "Normalized data, and the mean and standard deviation they had."
     x, y, x_valid, y_valid = get_data(folder)
