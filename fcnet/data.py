@@ -66,6 +66,16 @@ def normalize(
     return (x-m)/s
 
 # %% ../nbs/00_data.ipynb #bb628bfc
+def _idx_shape(file, path):
+    "Read the head of an IDX file: the lengths of its axes."
+    head = file.read(4)
+    n_axes = head[3] if head[:3] == b'\0\0\x08' and len(head) == 4 else 0
+    lengths = file.read(4*n_axes)
+    if not 1 <= n_axes <= 3 or len(lengths) < 4*n_axes: raise ValueError(
+        f'{path}: starts with {(head + lengths)[:4].hex(" ") or "nothing"}, '
+        'wanted an IDX file of 1 to 3 axes: 00 00 08 01')
+    return struct.unpack(f'>{n_axes}I', lengths)
+
 def read_idx(
     path:str|Path, # an IDX file of unsigned bytes, raw or gzipped (`.gz`)
 )->Tensor:         # uint8, in the shape that the file states
@@ -74,13 +84,7 @@ def read_idx(
     if not path.is_file(): raise FileNotFoundError(f'{path}: there is no such file')
     with gzip.open(path) if path.suffix == '.gz' else open(path, 'rb') as file:
         try:
-            head = file.read(4)
-            n_axes = head[3] if head[:3] == b'\0\0\x08' and len(head) == 4 else 0
-            lengths = file.read(4*n_axes)
-            if not 1 <= n_axes <= 3 or len(lengths) < 4*n_axes: raise ValueError(
-                f'{path}: starts with {(head + lengths)[:4].hex(" ") or "nothing"}, '
-                'wanted an IDX file of 1 to 3 axes: 00 00 08 01')
-            shape = struct.unpack(f'>{n_axes}I', lengths)
+            shape = _idx_shape(file, path)
             wanted = math.prod(shape)
             values, size = bytearray(), 2**20
             while len(values) <= wanted and (block := file.read(size)): values += block

@@ -107,7 +107,8 @@ PUBLISHED = {'linear': (12.0, 'LeCun 1998'), 'mse-300': (4.7, 'LeCun 1998'),
              'adversarial': (0.57, 'Rasmus 2015'),
              'adversarial x 3': (0.57, 'Rasmus 2015'),
              'elastic-wide': (0.35, 'Ciresan 2010'),
-             'elastic-wide x 2': (0.31, 'Ciresan 2011')}
+             'elastic-wide x 2': (0.31, 'Ciresan 2011'),
+             'elastic-deep': (0.35, 'Ciresan 2010')}
 
 def result_table(
     path:str|Path, # JSON file with a list of records, as of `run_recipe`
@@ -123,8 +124,7 @@ def result_table(
         n = len(seeds[0]) if isinstance(seeds[0], list) else len(seeds)
         between = f'{min(wrong):.2f} to {max(wrong):.2f}' if len(runs) > 1 else ''
         whole = [r['seconds']/60 for r in runs if not r['resumed']] or [math.nan]
-        minutes = sum(whole)/len(whole)
-        mean = sum(wrong)/len(wrong)
+        minutes, mean = sum(whole)/len(whole), sum(wrong)/len(wrong)
         lines.append(f'{line}{mean:5.2f}   {between:12}  {n:4}  {minutes:7.2f}')
     head = f'{"recipe":16}{"published":26}ours   range        seeds  minutes'
     return '\n'.join([head, *lines])

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from fastcore.basics import patch
 from torch import Tensor
 from .checkpoint import _checksum
-from .data import normalize
+from .data import _idx_shape, normalize
 from .layers import Module
 from .learner import Callback, Learner, Progress
 
@@ -170,16 +170,11 @@ def map_idx(
     path:str|Path, # an IDX file of unsigned bytes, not gzipped
 )->np.ndarray:     # uint8, `(n, bytes of a row)`; it stays in the file
     "Map an IDX file: a row is read when it is used. `ValueError` if not a whole one."
-    with open(path, 'rb') as file: head = file.read(16)
-    n_axes = head[3] if head[:3] == b'\0\0\x08' and len(head) > 3 else 0
-    start = 4 + 4*n_axes # of the bytes
-    if not 1 <= n_axes <= 3 or len(head) < start: raise ValueError(
-        f'{path}: starts with {head[:4].hex(" ")}, wanted an unpacked IDX file')
-    shape = np.frombuffer(head, '>u4', n_axes, 4).tolist()
+    with open(path, 'rb') as file: shape, start = _idx_shape(file, path), file.tell()
     have, wanted = os.path.getsize(path) - start, math.prod(shape)
     if not have == wanted > 0:
         raise ValueError(f'{path}: holds {have} bytes, the header says {wanted}')
-    return np.memmap(path, np.uint8, 'r', start, tuple(shape)).reshape(shape[0], -1)
+    return np.memmap(path, np.uint8, 'r', start, shape).reshape(shape[0], -1)
 
 class FromFile(Module):
     "First layer of a model whose inputs are row numbers, int64: looks the rows up."
