@@ -44,10 +44,9 @@ RECIPES = {
                         bs=128, epochs=25, adversarial=3.2, precision='medium'),
     'elastic-wide': dict(hidden='2500,2000,1000', norm='batch', opt='adamw', lr=0.003,
                          decay=0.02, bs=512, epochs=150, distort=True, affine=1.5,
-                         elastic=29., smoothing=0.05, precision='medium'),
-    'elastic-deep': dict(hidden='2500,2000,1500,1000,500', norm='batch', opt='adamw',
-                         lr=0.003, decay=0.02, bs=512, epochs=300, distort=True,
-                         affine=1.5, elastic=29., smoothing=0.05, precision='bf16')}
+                         elastic=29., smoothing=0.05, precision='medium')}
+RECIPES['elastic-deep'] = RECIPES['elastic-wide'] | dict(
+    hidden='2500,2000,1500,1000,500', epochs=300, precision='bf16')
 for recipe in RECIPES.values(): recipe['whole'] = True
 
 # %% ../nbs/15_results.ipynb #e520e798
