@@ -11,13 +11,16 @@ NPM := katex@0.19.1 purgecss@8.0.0 minisearch@7.2.0 stemmer@2.0.1 axe-core@4.14.
 FIGURES := --ExecutePreprocessor.store_widget_state=False \
 	--ExecutePreprocessor.extra_arguments=--InlineBackend.figure_formats=svg \
 	--ExecutePreprocessor.extra_arguments="--InlineBackend.print_figure_kwargs={'dpi': 220, 'metadata': {'Date': None}}"
+# Two tests run at a time, one thread each; no windows, no progress bars
+TEST := OMP_NUM_THREADS=1 MPLBACKEND=agg TQDM_DISABLE=1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help train test check check-workflows notebooks lab docs browsers test-site torture bench
+.PHONY: help train test test-slow check check-workflows notebooks lab docs browsers test-site torture bench
 
 help:
 	@echo "make train      learn MNIST with the hand-written network (ARGS='--epochs 3' to pass options)"
-	@echo "make test       check that everything is in step, then run every notebook as a test"
+	@echo "make test       check that everything is in step, run every notebook as a test, and the tests in tests/"
+	@echo "make test-slow  run every notebook with its slow cells, for an hour"
 	@echo "make notebooks  run all notebooks afresh and store their outputs (NB=03 for one)"
 	@echo "make lab        open JupyterLab on the notebooks"
 	@echo "make docs       build the site into _docs/"
@@ -30,7 +33,12 @@ train: .venv/installed
 	@fcnet_train $(ARGS)
 
 test: check
-	OMP_NUM_THREADS=1 MPLBACKEND=agg TQDM_DISABLE=1 nbdev_test --n_workers 2 --timing
+	$(TEST) nbdev_test --n_workers 2 --timing
+	$(TEST) python -m pytest -q -p no:cacheprovider tests --ignore tests/website -n 2 --dist worksteal
+
+# The cells marked `#| slow` as well: the experiments behind the figures
+test-slow: .venv/installed-dev
+	$(TEST) nbdev_test --n_workers 2 --timing --flags slow
 
 check: .venv/installed-dev
 	python tools/check.py
@@ -50,7 +58,7 @@ lab: .venv/installed-dev
 	jupyter lab nbs
 
 docs: .venv/installed-site
-	python tools/docs.py
+	python website/build.py
 
 # Chromium makes the PDF and is what test-site looks through; Firefox is a second pair of eyes
 browsers:
@@ -60,14 +68,14 @@ browsers:
 		{ apt-get update -qq && apt-get install -y -qq firefox-esr || true; } >/dev/null
 
 test-site: .venv/installed-site browsers
-	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tools -m alone
-	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tools -m 'not alone' -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tests/website -m alone
+	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tests/website -m 'not alone' -n 2 --dist worksteal
 
 bench: .venv/installed-bench
 	fcnet_bench $(ARGS)
 
 torture: .venv/installed
-	python tools/torture.py $(ARGS)
+	python tests/torture.py $(ARGS)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

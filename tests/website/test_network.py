@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import DOCS
+from built_site import DOCS
 from fcnet.data import get_data, normalize
-from fcnet.images import _digit_from_ink, digit_from_image
+from fcnet.images import digit_from_ink, digit_from_image
 from PIL import Image, ImageDraw
 from safetensors import safe_open
 
@@ -155,7 +155,7 @@ def in_the_page(page, ink):
 def test_any_ink_takes_the_form_that_fcnet_gives_it(visit):
     page = visit('playground.html')
     for ink in [pattern(280, 280, 0), pattern(90, 150, 1), pattern(200, 60, 2), pattern(230, 3, 3), heavy(1), heavy(-1), *DRAWN]:
-        wanted = _digit_from_ink((ink/ink.max()).astype(np.float32)).flatten()*255/256
+        wanted = digit_from_ink((ink/ink.max()).astype(np.float32)).flatten()*255/256
         np.testing.assert_allclose(in_the_page(page, ink), wanted, atol=1e-5)
 
 def test_drawing_becomes_the_digit_that_fcnet_predict_would_read(visit, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import VIEWS
+from built_site import VIEWS
 from test_network import Network, net # noqa: F401, a fixture
 from test_site import serious
 

@@ -16,6 +16,7 @@ import traceback
 from argparse import ArgumentParser
 from collections import Counter
 from contextlib import redirect_stdout
+from dataclasses import fields
 from functools import partial
 from itertools import product
 from multiprocessing import get_context
@@ -25,8 +26,7 @@ from tempfile import TemporaryDirectory
 
 os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='agg', TQDM_DISABLE='1')
 import torch
-from fcnet import checkpoint, cli, experiment
-from fcnet.checkpoint import load_tensors
+from fcnet import checkpoint, cli, config
 from fcnet.images import digit_from_image
 from PIL import Image
 from safetensors.torch import save as to_safetensors
@@ -99,7 +99,7 @@ TIMES = [] # of whole trainings
 def train(out, stop=None, **options):
     "Train; stop after so many steps."
     def after_batch(self, learn): learn.stopped = learn.step == stop
-    experiment.Progress = type('Progress', (experiment.Progress,), {'after_batch': after_batch})
+    config.Progress = type('Progress', (config.Progress,), {'after_batch': after_batch})
     cli.fcnet_train(out=out, **COMMON | options)
 
 def prepare(root):
@@ -137,9 +137,12 @@ def altered_bytes(content, rng, head):
 
 def same(a, b):
     "Are the tensors and values of two files the same, bit for bit?"
-    (a, info), (b, info_b) = load_tensors(a), load_tensors(b)
-    return info == info_b and a.keys() == b.keys() and all(
-        t.dtype == b[k].dtype and torch.equal(t, b[k]) for k, t in a.items())
+    a = checkpoint.load(a)
+    b = checkpoint.load(b)
+    def equal(v, w):
+        if not isinstance(v, torch.Tensor): return v == w
+        return isinstance(w, torch.Tensor) and v.dtype == w.dtype and torch.equal(v, w)
+    return a.keys() == b.keys() and all(equal(v, b[name]) for name, v in a.items())
 
 # The attacks: each gives what is to be counted, and what is wrong
 def kills(i, rng, root, folder):
@@ -153,7 +156,7 @@ def kills(i, rng, root, folder):
         assert ended(pid, folder)[0] in (0, -SIGKILL), 'failed before it was killed'
     def names(): # of what is there, and whole
         found = {p.name for p in run.glob('*')} - {'.lock'}
-        if model in found: load_tensors(run/model)
+        if model in found: checkpoint.load(run/model)
         if 'curves.png' in found: Image.open(run/'curves.png').load()
         csv = [(at/'history.csv').read_bytes() for at in (run, whole)
                if 'history.csv' in found]
@@ -211,7 +214,9 @@ def crafted(i, rng, root, folder):
     path, notes, counted = folder/'made'/'model.safetensors', [], []
     path.parent.mkdir()
     source = root/f'{rng.choice(["stopped", "whole"])}{i % len(KINDS)}'
-    tensors, info = load_tensors(source/'model.safetensors')
+    values = checkpoint.load(source/'model.safetensors')
+    tensors = {k: v for k, v in values.items() if isinstance(v, torch.Tensor)}
+    info = {k: v for k, v in values.items() if k not in tensors}
     del info['training']['history'][3:]
     torch.manual_seed(i)
     for _ in range(rng.choice((1, 1, 1, 2))):
@@ -226,7 +231,7 @@ def crafted(i, rng, root, folder):
             except (RuntimeError, IndexError): pass # not for this one
             notes.append(f'{name} by ODD_TENSORS[{k}]')
     text = rng.choice(ODD_TEXTS) if rng.random() < 0.05 else json.dumps(info)
-    header = {'fcnet': text, 'sha256': checkpoint._checksum(tensors, text)}
+    header = {'fcnet': text, 'sha256': checkpoint.checksum(tensors, text)}
     path.write_bytes(to_safetensors(tensors, header))
     for name, *words in (('fcnet_predict', 'made', root/'digit.png'),
                          ('fcnet_train', '--resume', 'made', '--device', 'cpu'),
@@ -275,7 +280,7 @@ ODD = [*'''- -- 0 -1 -0 1 2 3.5 1_0 ٣ 0x10 1e3 1e-320 1e38 1e400 nan inf -inf x
     sgd adamw batch layer mse medium linear cpu cuda mps --help -h * --colour'''.split(), '', ' ', '5 ', '9'*20,
     '9'*5000, str(2**31), str(2**63), str(2**63-1), 'new\nline',
     '\x1b[2J', 'bad\udcff', 'a'*300, '2,'*200 + '2']
-TAKES = {'fcnet_train': [*experiment._USABLE, 'device', 'out', 'resume', 'recipe'],
+TAKES = {'fcnet_train': [*(field.name for field in fields(config.Settings)), 'device', 'out', 'resume', 'recipe'],
          'fcnet_predict': ['json'], 'fcnet_evaluate': ['data', 'test']}
 
 def options(i, rng, root, folder):

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DOCS, ROOT
-from fcnet.classify import CrossEntropy, Sigmoid, Tanh
-from fcnet.layers import Linear, Model, ReLU
+from built_site import DOCS, ROOT
+from fcnet.classify import CrossEntropy
+from fcnet.layers import Linear, ReLU, Sequential, Sigmoid, Tanh
 from fcnet.optim import SGD, Adam
 from safetensors.torch import load
 from test_network import run
@@ -28,12 +28,13 @@ def model_with(sizes, activation):
         layer = Linear(n_in, n_out, generator=g)
         layer.w, layer.b = layer.w.double(), torch.randn(n_out, generator=g).double()*0.1
         layers += [layer, ACTIVATIONS[activation]()]
-    return Model(layers[:-1], CrossEntropy())
+    return Sequential(layers[:-1])
 
 @pytest.mark.parametrize('activation, depth, optimizer, rate',
     [('relu', 1, 'sgd', 0.1), ('relu', 2, 'momentum', 0.03), ('tanh', 2, 'adam', 0.003), ('sigmoid', 1, 'sgd', 1.), ('relu', 0, 'adam', 0.001)])
 def test_first_20_losses_and_gradients_are_those_of_the_library(visit, serve, activation, depth, optimizer, rate):
     model = model_with([784, *[32]*depth, 10], activation)
+    loss = CrossEntropy()
     opt = OPTIMIZERS[optimizer](model.parameters(), rate)
     serve('/test/weights', np.concatenate([p.numpy().flatten() for p in model.parameters()]).tobytes())
     settings = dict(width=32, depth=depth, activation=activation, start='kaiming', optimizer=optimizer, seed=3)
@@ -57,8 +58,8 @@ def test_first_20_losses_and_gradients_are_those_of_the_library(visit, serve, ac
     losses = []
     for k, rows in enumerate(torch.tensor(got['rows'])):
         model.zero_grad()
-        losses.append(model((x[rows] - mean)/std, y[rows]).item())
-        model.backward()
+        losses.append(loss(model((x[rows] - mean)/std), y[rows]).item())
+        model.backward(loss.backward())
         if k == 0:
             for p, grad in zip(model.parameters(), got['grads']):
                 off = (p.grad.flatten() - torch.tensor(grad, dtype=torch.float64)).abs().max()/p.grad.abs().max()
@@ -185,7 +186,7 @@ def test_firefox(visit, address):
     found = next(filter(None, map(shutil.which, ('firefox-esr', 'firefox'))), None)
     if not found: pytest.skip('there is no Firefox here')
     if not (Path(sys.prefix)/'node_modules'/'puppeteer-core').exists(): pytest.skip('there is no puppeteer-core here')
-    done = subprocess.run(['node', ROOT/'tools'/'playground.mjs', sys.prefix, found, address], capture_output=True, text=True, timeout=240)
+    done = subprocess.run(['node', Path(__file__).with_name('playground.mjs'), sys.prefix, found, address], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout)
     assert not got['wrong'], got['wrong']

@@ -2,19 +2,15 @@
 import functools
 import http.server
 import shutil
-import sys
 import threading
 from pathlib import Path
 
 import pytest
+from built_site import DOCS, VIEWS
 from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = ROOT/'_docs'
-AXE = Path(sys.prefix)/'node_modules'/'axe-core'/'axe.min.js'
 QUIET = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
          '--disable-component-update', '--disable-sync']
-VIEWS = {'light': ('light', 1280, 900), 'dark': ('dark', 1280, 900), 'phone': ('light', 360, 740)} # theme and size
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'alone: measures time, so nothing else may run beside it')
