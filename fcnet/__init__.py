@@ -1,1 +1,36 @@
+"""The fully connected neural network, written by hand: the main names, in reading order.
+
+A module is loaded when one of its names is first used.
+"""
 __version__ = "0.1.0"
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    # I. By hand
+    'data': ['Data', 'get_data', 'normalize', 'show_digits', 'show_weights'],
+    'init': ['lecun_normal', 'xavier_normal', 'kaiming_normal'],
+    'forward': ['linear', 'relu', 'mse'],
+    'backward': ['linear_grad', 'relu_grad', 'mse_grad', 'numeric_grad', 'check_grads'],
+    'layers': ['Module', 'Linear', 'ReLU', 'Sigmoid', 'Tanh', 'MSE', 'Sequential',
+               'check_layer'],
+    'nn_module': ['MLP'],
+    # II. Learning
+    'classify': ['softmax', 'cross_entropy', 'CrossEntropy', 'accuracy', 'confusion',
+                 'show_confusion'],
+    'optim': ['SGD', 'Adam', 'AdamW', 'decay_groups', 'one_cycle'],
+    'learner': ['Callback', 'Learner', 'Progress', 'Schedule'],
+    'diagnose': ['lr_find', 'ActivationStats', 'ClipGradients'],
+    'checkpoint': ['Checkpoint'],
+    # III. Better
+    'regularize': ['Dropout', 'MaxNorm', 'EMA', 'EarlyStopping'],
+    'augment': ['Distort', 'Noise'],
+    'deep': ['BatchNorm', 'LayerNorm', 'GELU', 'Residual'],
+    'interpret': ['pca', 'input_grad'],
+    'trust': ['calibration_error', 'fit_temperature', 'fgsm', 'Adversarial'],
+    'images': ['digit_from_image', 'read_digit'],
+    # IV. Faster and farther
+    'accelerate': ['Precision', 'BFloat16', 'CudaGraph'],
+    # V. In use
+    'config': ['Settings', 'build_model', 'build_learner', 'load_model'],
+})
