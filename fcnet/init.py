@@ -8,17 +8,19 @@ __all__ = ['layer_stats', 'lecun_normal', 'xavier_normal', 'kaiming_normal']
 # %% ../nbs/01_init.ipynb #02fd1f26
 import torch
 from torch import Tensor
+from .data import check_count
 
 # %% ../nbs/01_init.ipynb #1e792a92
 def layer_stats(
     acts:list[Tensor], # output of each layer, `(n, n_out)`; `n_out` may differ
 )->Tensor:             # `(n_layers, 3)`: mean, std, share of units above 0 for no row
     "What became of the numbers: three figures for each layer's activations."
-    if not acts:
-        raise ValueError('layer_stats: acts is empty, '
-                         'wanted the output of at least one layer')
-    def dead(a): return (a <= 0).all(0).to(a.dtype).mean()
-    return torch.stack([torch.stack([a.mean(), a.std(), dead(a)]) for a in acts])
+    check_count('layer_stats', n_layers=len(acts))
+    stats = []
+    for a in acts:
+        dead = (a <= 0).all(0).to(a.dtype).mean()
+        stats.append(torch.stack([a.mean(), a.std(), dead]))
+    return torch.stack(stats)
 
 # %% ../nbs/01_init.ipynb #9c8b8b4c
 def lecun_normal(

@@ -8,6 +8,7 @@ __all__ = ['MLP']
 # %% ../nbs/05_nn_module.ipynb #1ef7ad7b
 import torch
 from torch import Tensor, nn
+from .data import check_count, check_range
 
 # %% ../nbs/05_nn_module.ipynb #060f72b2
 class MLP(nn.Module):
@@ -15,12 +16,15 @@ class MLP(nn.Module):
     def __init__(self,
         sizes:list[int],    # inputs, units of hidden layers, outputs: two or more, > 0
         out_std:float=0.02, # standard deviation of the last layer's first weights
-        dropout:float=0.,   # share of hidden units zeroed in training, see notebook 11
+        dropout:float=0.,   # share of hidden units zeroed in training, see notebook 12
         generator:torch.Generator|None=None, # source of randomness, global if None
     ):
         super().__init__()
-        if len(sizes) < 2 or not all(isinstance(s, int) and s > 0 for s in sizes):
-            raise ValueError(f'MLP: sizes is {sizes}, wanted two or more ints above 0')
+        if len(sizes) < 2:
+            raise ValueError(f'MLP: sizes is {sizes}, expected two or more')
+        for size in sizes: check_count(f'MLP({sizes})', size=size)
+        check_range('MLP', at_least=0, out_std=out_std)
+        check_range('MLP', at_least=0, below=1, dropout=dropout)
         linears = [nn.Linear(n_in, n_out) for n_in, n_out in zip(sizes, sizes[1:])]
         for layer in linears:
             nn.init.kaiming_normal_(layer.weight, nonlinearity='relu',
