@@ -1,0 +1,526 @@
+"From a picture to MNIST's form: each step on small pages, and files of every kind."
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageOps
+
+from fcnet.data import get_data
+from fcnet.images import (NOT_SURE, background, block_means, block_side, center, crop,
+                          darken_ink, digit_from_image, digit_from_ink, find_ink,
+                          fit_pen, is_frame, keep_digit, longer_side, nearby, open_gray,
+                          pen_width, read_digit, resize, select_parts)
+
+# ---- crop, resize, center ----
+
+@pytest.fixture
+def bar():
+    "Half-black, 60 x 3 pixels, with white on both sides."
+    ink = np.zeros((60, 9), dtype=np.float32)
+    ink[:,3:6] = 0.5
+    return ink
+
+def test_crop_cuts_to_the_ink(bar):
+    assert crop(bar).shape == (60, 3)
+    assert crop(bar.T).shape == (3, 60)
+    assert crop(bar.astype(float)).dtype == np.float32
+
+def test_crop_leaves_out_less_than_a_quarter_of_ink(bar):
+    bar[:,2] = 0.25
+    assert crop(bar).shape == (60, 3)
+    bar[:,2] = 0.26
+    assert crop(bar).shape == (60, 4)
+
+def test_crop_takes_separate_parts_as_one():
+    ink = np.zeros((9, 9))
+    ink[1, 1] = 1
+    ink[6, 7] = 1
+    assert crop(ink).shape == (6, 7)
+
+@pytest.mark.parametrize('shape, expected', [
+    ((60, 3), (20, 1)), ((3, 60), (1, 20)), ((40, 30), (20, 15)), ((5, 10), (10, 20)),
+    ((20, 20), (20, 20)), ((100, 1), (20, 1)), ((1, 100), (1, 20))])
+def test_resize_brings_the_longer_side_to_20(shape, expected):
+    small = resize(np.full(shape, 0.5, np.float32))
+    assert small.shape == expected
+    assert small.max() == 1
+
+def test_resize_to_another_length():
+    assert resize(np.ones((40, 30), np.float32), 14).shape == (14, 10) # 10.5, to even
+
+def test_resize_averages_blocks_when_it_shrinks():
+    ink = np.zeros((40, 40), np.float32)
+    ink[:,::2] = 1
+    np.testing.assert_allclose(resize(ink), np.ones((20, 20)), atol=0.01)
+
+def test_resize_interpolates_when_it_enlarges():
+    ink = np.array([[0, 1], [0, 1]], np.float32)
+    values = np.unique(resize(ink)[10].round(3))
+    assert len(values) > 4 # a ramp, not a step
+    assert (np.diff(resize(ink)[10]) >= 0).all()
+
+def test_center_puts_the_center_of_mass_in_the_middle():
+    box = np.zeros((15, 10), np.float32)
+    box[:10] = 1 # center of mass at row 4.5 and column 4.5
+    square = center(box)
+    assert square.shape == (28, 28)
+    assert square.dtype == np.float32
+    rows = np.flatnonzero(square.any(1))
+    cols = np.flatnonzero(square.any(0))
+    assert [rows[0], rows[-1]] == [10, 19] # 14 - 4.5 = 9.5, to even
+    assert [cols[0], cols[-1]] == [10, 19]
+    assert square.sum() == box.sum()
+
+@pytest.mark.parametrize('edge, start', [(0, 8), (-1, 0)])
+def test_center_keeps_the_digit_inside(edge, start):
+    box = np.full((20, 20), 0.001, np.float32)
+    box[edge, edge] = 100 # nearly all of the mass is in a corner
+    square = center(box)
+    rows = np.flatnonzero(square.any(1))
+    cols = np.flatnonzero(square.any(0))
+    assert [rows[0], rows[-1]] == [start, start+19]
+    assert [cols[0], cols[-1]] == [start, start+19]
+
+def test_center_in_another_size():
+    square = center(np.ones((3, 3), np.float32), size=10)
+    assert square.shape == (10, 10)
+    assert square[4:7, 4:7].all() # 10/2 - 1 = 4
+
+def test_form_of_mnist(bar):
+    square = center(resize(bar))
+    rows = np.flatnonzero(square.any(1))
+    assert square.shape == (28, 28)
+    assert square.max() == 1
+    assert [rows[0], rows[-1]] == [4, 23]
+
+# ---- blocks and background ----
+
+@pytest.mark.parametrize('shape, longest, expected', [
+    ((100, 30), 100, 1), ((101, 30), 100, 2), ((30, 250), 100, 3), ((10, 10), 100, 1)])
+def test_block_side(shape, longest, expected):
+    assert block_side(np.zeros(shape), longest) == expected
+
+def test_block_means_with_a_shorter_last_block():
+    line = np.array([[8., 8, 1, 2, 7, 7, 6, 6, 6]])
+    np.testing.assert_array_equal(block_means(line, 4), [[4.75, 6.5, 6]])
+    np.testing.assert_array_equal(block_means(line.T, 4).T, [[4.75, 6.5, 6]])
+    np.testing.assert_array_equal(block_means(line, 1), line)
+    assert block_means(line > 5, 3).dtype == np.float32
+
+@pytest.mark.parametrize('shape, side', [((9, 3), 3), ((3, 12), 5), ((15, 15), 5),
+                                         ((100, 80), 33), ((2, 2), 1)])
+def test_nearby_is_a_third_and_odd(shape, side):
+    assert nearby(np.zeros(shape)) == side
+
+@pytest.mark.parametrize('size', [30, 300]) # on the page itself, on a smaller copy
+def test_background_passes_over_strokes_and_keeps_a_shadow(size):
+    step = size//30
+    page = np.ones((size, size))
+    page[8*step:22*step, 12*step:15*step] = 0
+    page[:,20*step:] *= 0.5
+    found = background(page)
+    assert found.shape == page.shape
+    middle = 10*step + step//2
+    at = [found[middle, int((c+0.5)*step)] for c in (2, 13, 28)]
+    np.testing.assert_allclose(at, [1, 1, 0.5], atol=1e-6)
+
+def test_background_of_a_wide_page():
+    assert background(np.ones((20, 250))).shape == (20, 250)
+
+def test_darken_ink_scales_to_1(page):
+    np.testing.assert_array_equal(darken_ink(page), page/200)
+
+def test_darken_ink_moves_negative_values_up(page):
+    np.testing.assert_array_equal(darken_ink(page - 300), (page - 40)/160)
+
+def test_darken_ink_inverts_light_ink(page):
+    np.testing.assert_allclose(darken_ink(240 - page), (page - 40)/200, atol=1e-12)
+
+def test_darken_ink_of_a_half_shadowed_page():
+    page = np.full((30, 30), 200.)
+    page[8:22, 12:15] = 0
+    page[8:22, 24:26] = 0
+    page[:,20:] *= 0.5
+    np.testing.assert_array_equal(darken_ink(page), page/200)
+    np.testing.assert_array_equal(darken_ink(200 - page), page/200)
+
+def test_darken_ink_of_black(): assert not darken_ink(np.zeros((9, 9))).any()
+
+def test_darken_ink_leaves_its_argument():
+    page = np.full((9, 9), 200.)
+    darken_ink(page)
+    assert (page == 200).all()
+
+# ---- ink ----
+
+@pytest.fixture
+def page():
+    "Gray paper with a dark bar."
+    gray = np.full((300, 300), 200.)
+    gray[100:200, 140:155] = 40
+    return gray
+
+def test_find_ink_in_shadow_and_light():
+    gray = np.full((30, 30), 200.)
+    gray[8:22, 12:15] = 0
+    gray[8:22, 24:26] = 0
+    gray[:,20:] *= 0.5
+    ink = find_ink(gray)
+    expected = np.zeros((30, 30))
+    expected[8:22, 12:15] = 1
+    expected[8:22, 24:26] = 1
+    np.testing.assert_allclose(ink, expected, atol=0.005)
+    np.testing.assert_array_equal(find_ink(200 - gray), ink)
+
+@pytest.mark.parametrize('value, found', [(197, False), (194, True)])
+def test_find_ink_needs_two_percent_of_contrast(page, value, found):
+    ink = find_ink(np.where(page < 200, value, page)) # 1.5 % and 3 %
+    assert (ink is not None) == found
+    if found: assert ink.max() == 1
+
+def test_find_ink_on_an_empty_page():
+    assert find_ink(np.full((6, 5), 200.)) is None
+    assert find_ink(np.zeros((6, 5))) is None
+
+def test_noise_alone_is_ink_once_in_700_pixels(page):
+    noise = np.random.default_rng(0).normal(0, 5, page.shape)
+    noisy = find_ink(page + noise)
+    assert 1/1400 < (noisy[page == 200] > 0).mean() < 1/350
+    assert (noisy > 0.25).sum() == (page < 200).sum()
+    assert noisy.min() == 0
+
+def test_a_nearly_black_area_is_no_ink(page):
+    page[:,180:] = 0
+    ink = find_ink(page)
+    assert ink[150, 147] > 0.5
+    assert ink[:,200:].max() == 0
+
+# ---- the digit alone ----
+
+def test_longer_side():
+    assert longer_side(np.s_[2:5, 3:16]) == 13
+    assert longer_side(np.s_[2:16, 3:5]) == 14
+
+@pytest.mark.parametrize('other, expected', [
+    (np.s_[5:25, 5:25], True),
+    (np.s_[5:8, 5:8], True),    # a tenth of 30
+    (np.s_[5:7, 5:7], False),   # less than a tenth
+    (np.s_[0:20, 5:20], False), # reaches one of the four edges
+    (np.s_[5:30, 5:20], False),
+    (np.s_[5:20, 0:20], False),
+    (np.s_[5:20, 5:30], False),
+    (np.s_[0:30, 0:30], False)])
+def test_is_frame(other, expected):
+    assert is_frame(np.s_[0:30, 0:30], other) == expected
+
+@pytest.mark.parametrize('length, expected', [(10, False), (11, True)])
+def test_is_frame_needs_a_tenth_of_its_size_inside(length, expected):
+    assert is_frame(np.s_[0:110, 0:50], np.s_[5:5+length, 5:8]) == expected
+
+def test_select_parts_leaves_out_a_frame_and_specks():
+    mask = np.zeros((40, 40), bool)
+    mask[1, 1:39] = mask[38, 1:39] = True # a frame, inset
+    mask[1:39, 1] = mask[1:39, 38] = True
+    mask[10:30, 15:17] = True             # the digit
+    mask[12:17, 25] = True                # a quarter as long: a part of it
+    mask[22:26, 25] = True                # less than a quarter: a speck
+    kept = select_parts(mask)
+    expected = np.zeros_like(mask)
+    expected[9:31, 14:18] = True # with the pixels next to them
+    expected[11:18, 24:27] = True
+    np.testing.assert_array_equal(kept, expected)
+
+def test_select_parts_connects_by_corners():
+    mask = np.zeros((20, 20), bool)
+    for i in range(5, 15): mask[i, i] = True
+    assert select_parts(mask)[np.arange(5, 15), np.arange(5, 15)].all()
+
+@pytest.fixture
+def strokes():
+    "A stroke with a blurred rim and a pixel that is blacker than the rest."
+    ink = np.zeros((60, 60))
+    ink[17:43, 27:36] = 0.1
+    ink[18:42, 28:35] = 0.3
+    ink[20:40, 30:33] = 0.8
+    ink[30, 31] = 1
+    return ink
+
+def test_keep_digit_keeps_the_rim_and_scales_to_the_median(strokes):
+    np.testing.assert_array_equal(keep_digit(strokes), np.minimum(strokes/0.8, 1))
+
+@pytest.mark.parametrize('edge', [np.s_[0, 20:50], np.s_[-1, 20:50],
+                                  np.s_[20:50, 0], np.s_[20:50, -1]])
+def test_keep_digit_leaves_out_what_touches_the_edge(strokes, edge):
+    lined = strokes.copy()
+    lined[edge] = 1 # the end of the table
+    np.testing.assert_array_equal(keep_digit(lined), np.minimum(strokes/0.8, 1))
+
+def test_keep_digit_leaves_out_two_frames_and_a_speck():
+    ink = np.zeros((60, 60))
+    ink[20:40, 30:33] = 0.8
+    ink[20:23, 36:42] = 0.8
+    ink[20:40, 33] = 0.1 # the blur at the rim
+    expected = ink/0.8
+    framed = ink.copy()
+    for inset in (0, 4):
+        last = 59 - inset
+        framed[inset, inset:last+1] = framed[last, inset:last+1] = 1
+        framed[inset:last+1, inset] = framed[inset:last+1, last] = 1
+    framed[50:52, 10:12] = 1
+    np.testing.assert_array_equal(keep_digit(framed), expected)
+    rng = np.random.default_rng(0)
+    noisy = keep_digit(framed*(1 + 0.1*rng.normal(size=framed.shape)))
+    assert noisy[expected == 1].min() > 0.5
+    assert np.median(noisy[expected == 1]) > 0.95
+
+def test_keep_digit_of_a_digit_that_fills_the_picture():
+    zero = np.ones((30, 20))
+    zero[5:-5, 5:-5] = 0
+    zero[14, 10] = 1 # and a speck in it, too small to make it a frame
+    kept = keep_digit(zero)
+    assert kept[0, 0] == 1
+    assert kept[5, 0] == 1
+
+def test_keep_digit_joins_what_is_less_than_a_block_apart():
+    ink = np.zeros((128, 128))
+    ink[20:101, 60:64] = 1
+    ink[102:104, 60:64] = 1
+    np.testing.assert_array_equal(keep_digit(ink), ink)
+
+def test_keep_digit_of_sides_that_blocks_do_not_divide():
+    ink = np.zeros((131, 77))
+    ink[30:90, 40:44] = 1
+    np.testing.assert_array_equal(keep_digit(ink), ink)
+
+# ---- the pen ----
+
+def test_pen_width_of_a_bar():
+    assert 7 < pen_width(np.ones((100, 8))) < 8 # its two ends count as well
+
+@pytest.mark.parametrize('pen', [2, 10, 30])
+def test_fit_pen_brings_it_to_a_tenth(pen):
+    ring = np.ones((120, 120), np.float32)
+    ring[pen:-pen, pen:-pen] = 0
+    fitted = crop(fit_pen(ring))
+    assert 0.09 < pen_width(fitted)/len(fitted) < 0.11
+
+def test_fit_pen_to_another_share():
+    ring = np.ones((120, 120), np.float32)
+    ring[10:-10, 10:-10] = 0
+    fitted = crop(fit_pen(ring, share=0.2))
+    assert 0.18 < pen_width(fitted)/len(fitted) < 0.22
+
+def test_fit_pen_leaves_a_pen_that_is_nearly_right():
+    ring = np.ones((120, 120), np.float32)
+    ring[12:-12, 12:-12] = 0
+    np.testing.assert_array_equal(fit_pen(ring), ring)
+
+@pytest.mark.parametrize('shape', [(1, 1), (2, 2), (3, 3), (5, 4), (40, 3)])
+def test_fit_pen_leaves_something_of_a_dot(shape):
+    assert fit_pen(np.ones(shape, np.float32)).max() == 1
+
+def test_fit_pen_leaves_a_dark_area_with_holes():
+    for value in (0, 0.25): # thinned, nothing that counts as ink would be left
+        holes = np.ones((60, 60))
+        holes[::12, ::12] = value
+        np.testing.assert_array_equal(fit_pen(holes), holes)
+
+def test_digit_from_ink_of_a_thick_and_a_thin_bar():
+    for width in (3, 40):
+        ink = np.zeros((200, 200))
+        ink[20:180, 90:90+width] = 1
+        square = digit_from_ink(ink)
+        assert square.shape == (28, 28)
+        rows = np.flatnonzero(square.max(1) > 0.5)
+        assert rows[-1] - rows[0] + 1 == 20
+        assert 1 <= (square[14] > 0.5).sum() <= 3
+
+# ---- files ----
+
+def picture(digit):
+    "A digit of MNIST, drawn large and dark on light paper."
+    pixels = (digit.reshape(28, 28).numpy()*256).astype(np.uint8)
+    stroke = Image.fromarray(pixels).resize((200, 200))
+    canvas = Image.new('L', (320, 280), 240)
+    canvas.paste(Image.new('L', (200, 200), 20), (30, 60), stroke)
+    return canvas
+
+@pytest.fixture(scope='module')
+def originals():
+    "Validation digits, with their pixels as they are."
+    return get_data().x_valid[:20]
+
+@pytest.fixture
+def original(originals): return originals[0]
+
+@pytest.fixture
+def image(original): return picture(original)
+
+@pytest.fixture
+def base(image, in_tmp):
+    image.save('base.png')
+    return digit_from_image('base.png')
+
+def on_nothing(image, gray):
+    "The same ink in one gray, with the paper transparent."
+    drawn = Image.new('RGBA', image.size, (gray, gray, gray, 0))
+    drawn.putalpha(ImageOps.invert(image).point(lambda v: max(0, v-20)))
+    return drawn
+
+def mean_difference(made, file, base, **options):
+    made.save(file, **options)
+    return (digit_from_image(file) - base).abs().mean().item()
+
+def test_digit_from_image_is_like_the_original(base, original):
+    assert base.shape == (784,)
+    assert base.dtype == torch.float32
+    assert base.min() == 0
+    assert base.max() == 255/256
+    assert (base - original).abs().mean() < 0.06
+
+def test_digits_read_from_pictures_are_like_the_originals(originals, in_tmp):
+    made = []
+    for x in originals:
+        picture(x).save('digit.png')
+        made.append(digit_from_image('digit.png'))
+    assert (torch.stack(made) - originals).abs().mean() < 0.06
+
+@pytest.mark.parametrize('file, options', [
+    ('a.jpg', dict(quality=80)), ('a.webp', {}), ('a.bmp', {}), ('a.tif', {})])
+def test_other_formats(image, base, file, options):
+    assert mean_difference(image, file, base, **options) < 0.06
+
+@pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'P', 'LA', 'CMYK', 'F', 'I'])
+def test_other_modes(image, base, mode):
+    file = 'a.tif' if mode in ('CMYK', 'F', 'I') else 'a.png'
+    assert mean_difference(image.convert(mode), file, base) < 0.06
+
+def test_gif(image, base):
+    assert mean_difference(image.convert('P'), 'a.gif', base) < 0.06
+
+@pytest.mark.parametrize('size', [(1600, 1400), (64, 56)])
+def test_other_sizes(image, base, size):
+    assert mean_difference(image.resize(size), 'a.png', base) < 0.06
+
+def test_light_on_dark(image, base):
+    assert mean_difference(ImageOps.invert(image), 'a.png', base) < 0.06
+
+def test_16_bits(image, base):
+    deep = Image.fromarray(np.asarray(image, dtype=np.uint16)*200)
+    assert mean_difference(deep, 'a.png', base) < 0.06
+
+def test_black_and_white_only(image, base):
+    bits = image.point(lambda v: 255 if v > 128 else 0).convert('1')
+    assert mean_difference(bits, 'a.png', base) < 0.1
+
+def test_turned_as_the_camera_says(image, base):
+    how = Image.Exif()
+    how[0x0112] = 6
+    turned = image.rotate(90, expand=True)
+    assert mean_difference(turned, 'a.jpg', base, exif=how, quality=95) < 0.06
+
+@pytest.mark.parametrize('gray, tol', [(0, 0.06), (255, 0.06), (180, 0.1)])
+def test_ink_on_nothing(image, base, gray, tol):
+    assert mean_difference(on_nothing(image, gray), 'a.png', base) < tol
+
+@pytest.mark.parametrize('gray, paper', [(127, 255), (128, 0)])
+def test_paper_is_black_under_light_ink(image, in_tmp, gray, paper):
+    on_nothing(image, gray).save('a.png')
+    assert open_gray('a.png')[0, 0] == paper
+
+@pytest.mark.parametrize('mode', ['LA', 'PA'])
+def test_transparency_in_other_modes(image, base, mode):
+    made = on_nothing(image, 0).convert(mode)
+    assert mean_difference(made, 'a.tif', base) < 0.06
+
+def test_page_with_nothing_around(image, base):
+    edge = Image.new('RGBA', (400, 400), (0, 0, 0, 0))
+    edge.paste(image, (40, 60))
+    assert mean_difference(edge, 'a.png', base) < 0.06
+
+def test_open_gray_brings_a_large_picture_down(image, base):
+    assert mean_difference(image.resize((6400, 5600)), 'large.bmp', base) < 0.06
+    gray = open_gray('large.bmp')
+    assert gray.shape == (350, 400)
+    assert gray.dtype == np.float32
+    assert open_gray('large.bmp', longest=100).shape == (88, 100)
+
+def test_open_gray_of_a_path_object(image, in_tmp):
+    image.save('small.png')
+    np.testing.assert_array_equal(open_gray(Path('small.png')), np.asarray(image))
+
+def test_thin_line_is_not_lost(in_tmp):
+    line = Image.new('L', (300, 300), 255)
+    ImageDraw.Draw(line).line((150, 20, 150, 280), fill=0, width=1)
+    line.save('line.png')
+    assert digit_from_image('line.png').view(28, 28).any(1).sum() == 20
+
+def test_single_dot_is_not_lost(in_tmp):
+    dot = Image.new('L', (50, 50), 0)
+    dot.putpixel((10, 40), 255)
+    dot.save('dot.png')
+    made = digit_from_image('dot.png')
+    assert made.isfinite().all()
+    assert made.max() > 0.9
+
+# ---- files that are no picture of a digit ----
+
+def write_nan(path):
+    pixels = np.where(np.eye(30) > 0, -np.inf, 1).astype(np.float32)
+    Image.fromarray(pixels).save(path)
+
+def write_cut(path):
+    Image.effect_noise((64, 64), 50).save(path)
+    whole = Path(path).read_bytes()
+    Path(path).write_bytes(whole[:len(whole)//2])
+
+@pytest.mark.parametrize('file, write, words', [
+    ('empty.png', Image.new('L', (28, 28), 200).save, 'empty, all pixels'),
+    ('black.png', Image.new('L', (28, 28)).save, 'empty, all pixels'),
+    ('nothing.png', Image.new('RGBA', (28, 28)).save, 'empty, all pixels'),
+    ('huge.png', lambda path: Image.new('1', (8000, 8000)).save(path),
+     'megapixels is 64.0, expected at most 50'),
+    ('wide.png', lambda path: Image.new('1', (9500, 9500)).save(path), # Pillow warns
+     'megapixels is 90.25, expected at most 50'),
+    ('bomb.png', lambda path: Image.new('1', (14000, 14000)).save(path), # and refuses
+     'not an image that can be read'),
+    ('words.png', lambda path: Path(path).write_text('not a picture'),
+     'not an image that can be read'),
+    ('cut.png', write_cut, 'a broken image'),
+    ('nan.tif', write_nan, 'pixels that are nan')])
+def test_fault_of_a_file_is_named_without_a_warning(in_tmp, file, write, words):
+    write(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        with pytest.raises(ValueError, match=f'^{file}: {words}'):
+            digit_from_image(file)
+
+def test_50_megapixels_are_read(in_tmp):
+    Image.new('1', (10_000, 5000)).save('limit.png')
+    with pytest.raises(ValueError, match='limit.png: empty'):
+        digit_from_image('limit.png')
+
+@pytest.mark.parametrize('path', ['none.png', '.'])
+def test_missing_file(in_tmp, path):
+    with pytest.raises(FileNotFoundError, match=f'^{path}: no such file'):
+        digit_from_image(path)
+
+# ---- not sure ----
+
+@pytest.mark.parametrize('probabilities, threshold, expected', [
+    ([0.02, 0.95, 0.03], NOT_SURE, 1),
+    ([0.2, 0.2, 0.6], NOT_SURE, None),
+    ([0.2, 0.2, 0.6], 0.5, 2),
+    ([0.25, 0.75, 0.], 0.75, 1), # exactly enough
+    ([1., 0., 0.], 1., 0),
+    ([0.4, 0.3, 0.3], 0., 0)])
+def test_read_digit(probabilities, threshold, expected):
+    assert read_digit(torch.tensor(probabilities), threshold) == expected
+
+def test_read_digit_is_not_sure_below_nine_tenths_unless_told():
+    assert read_digit(torch.tensor([0.89, 0.11])) is None
+    digit = read_digit(torch.tensor([0.91, 0.09]))
+    assert digit == 0
+    assert type(digit) is int
