@@ -32,8 +32,9 @@ help:
 train: .venv/installed
 	@fcnet_train $(ARGS)
 
+# Three times, for a process keeps in memory what its notebooks have made
 test: check
-	$(TEST) nbdev_test --n_workers 2 --timing
+	set -e; for part in 0 1 '[2i]'; do $(TEST) nbdev_test --n_workers 2 --timing --file_glob "$$part*.ipynb"; done
 	$(TEST) python -m pytest -q -p no:cacheprovider tests --ignore tests/website -n 2 --dist worksteal
 
 # The cells marked `#| slow` as well: the experiments behind the figures
