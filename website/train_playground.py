@@ -112,11 +112,12 @@ def choose_examples(model, data):
     "Places of one digit of each kind that is read right, and of five that are misread."
     right = model(data.x_valid).argmax(1) == data.y_valid
     first = [(right & (data.y_valid == digit)).nonzero()[0].item() for digit in range(10)]
-    misread = (~right).nonzero()[:20, 0].tolist()
-    def left(k): return right_after_step(model, data, k, first + misread)
-    costly = min(misread[1:], key=left)
-    others = [k for k in misread[1:5] if k != costly]
-    return first + [misread[0], costly, *others][:5]
+    misread = (~right).nonzero()[:60, 0].tolist()
+    def shown(k): # the five, with `k` as the second
+        others = [other for other in misread[1:5] if other != k]
+        return first + [misread[0], k, *others][:5]
+    def left(k): return right_after_step(model, data, k, shown(k))
+    return shown(min(misread[1:], key=left))
 
 # ---- the files
 
