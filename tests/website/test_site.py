@@ -277,7 +277,8 @@ def test_lesson(path):
     soup = BeautifulSoup((DOCS/f'{path.stem[3:]}.html').read_text(), 'html.parser')
     links = [a['href'] for a in soup.find_all('a', href=True)]
     stored = [i['src'].split('#')[0] for i in soup.select('main img')]
-    assert stored and all((DOCS/src).exists() for src in stored) and {Path(s).suffix for s in stored} <= {'.svg', '.png'}
+    assert stored or path.stem == '24_config' # settings have nothing to draw
+    assert all((DOCS/src).exists() for src in stored) and {Path(s).suffix for s in stored} <= {'.svg', '.png'}
     assert any('kaggle.com' in link for link in links) and any('mybinder.org' in link for link in links) and f'notebooks/{path.name}' in links
     place = f'{cfg["user"]}/{cfg["repo"]}/blob/{cfg["branch"]}/nbs/{path.name}'
     assert f'https://colab.research.google.com/github/{place}' in links and f'https://github.com/{place}' in links
