@@ -116,12 +116,20 @@ def lesson_head(name):
     return [new_markdown_cell(f'```{{=html}}\n<p class="lesson-links">{links}</p>\n```'),
             new_code_cell(shown)]
 
+def unlink_comments(data):
+    "nbdev makes links of names in the comments of a signature, and code has none: take them out."
+    data['text/markdown'] = re.sub(
+        r'^```.*?^```', lambda code: re.sub(r'\[(`[^`]+`)\]\([^)]+\)', r'\1', code[0]),
+        data['text/markdown'], flags=re.M | re.S)
+
 def tidy(path):
     """Give a lesson its links, its imports, and its figures as files. Where it shows the source of an export, keep of nbdev's
     signature the anchor and source link."""
     nb = nbformat.read(path, as_version=4)
     for cell in nb.cells:
-        if cell.cell_type == 'code': with_files(cell, path.stem, path.parent/'figures')
+        if cell.cell_type != 'code': continue
+        with_files(cell, path.stem, path.parent/'figures')
+        if shown_doc(cell): unlink_comments(cell.outputs[0].data)
     cells = []
     for exported, group in groupby(nb.cells, key=lambda cell: bool(is_source(cell) or shown_doc(cell))):
         cells += with_sources(list(group)) if exported else group
