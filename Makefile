@@ -4,9 +4,9 @@ BIN := $(CURDIR)/.venv/bin
 PROJECT := setup.py settings.ini pyproject.toml constraints.txt
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 NOTEBOOKS = $(sort $(wildcard nbs/$(NB)*.ipynb))
-# From npm, into .venv/node_modules: formulas, styles without what is not used, search; and for its tests
-# the judge of accessibility and the way into Firefox
-NPM := katex@0.19.1 purgecss@8.0.0 minisearch@7.2.0 stemmer@2.0.1 axe-core@4.14.1 puppeteer-core@24.43.1
+# From npm, into .venv/node_modules, exactly as locked. After a change of package.json:
+# npm install --prefix website --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
+NPM := website/package.json website/package-lock.json
 # Figures are stored as SVG, what is rasterized in them at 220 dpi; the state of progress bars is not stored
 FIGURES := --ExecutePreprocessor.store_widget_state=False \
 	--ExecutePreprocessor.extra_arguments=--InlineBackend.figure_formats=svg \
@@ -93,8 +93,9 @@ torture: .venv/installed
 	$(INSTALL) -e '.[bench]'
 	@touch $@ .venv/installed
 
-.venv/installed-site: .venv/installed-dev
+.venv/installed-site: .venv/installed-dev $(NPM)
 	@command -v npm >/dev/null || { echo "this needs npm (Node.js), which brings KaTeX and other tools of the site"; exit 1; }
 	$(INSTALL) -e '.[dev,site]'
-	npm install --prefix .venv --no-save --no-package-lock --no-audit --no-fund --loglevel=error $(NPM)
+	cp $(NPM) .venv
+	npm ci --prefix .venv --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@

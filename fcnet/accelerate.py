@@ -10,7 +10,6 @@ import torch
 from .backward import linear_grad
 from .data import check_choice, check_shape
 from .distributed import rank_and_world
-from .forward import linear
 from .layers import Linear, Module, check_autocast
 from .learner import Callback
 from .streaming import FromFile
@@ -40,14 +39,14 @@ class BFloat16Linear(Linear):
         check_shape(self, ('n', len(self.w)), x=x)
         check_autocast(self, x)
         x = x.bfloat16()
-        out = linear(x, self.w.bfloat16(), self.b.bfloat16())
+        out = x@self.w.bfloat16()
+        if self.b is not None: out = out + self.b.bfloat16()
         return out.to(self.w.dtype), x
 
     def bwd(self, grad, x, need_inp): # x has the type of the products
         grads = linear_grad(grad.to(x.dtype), x, self.w.to(x.dtype), need_inp)
+        grads = grads[:1+len(self.params)] # of the bias only if there is one
         return tuple(g if g is None else g.to(self.w.dtype) for g in grads)
-
-    def __repr__(self): return 'BFloat16Linear({}, {})'.format(*self.w.shape)
 
 # %% ../nbs/23_accelerate.ipynb #7db888af
 class BFloat16(Callback):

@@ -20,9 +20,9 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import NamedTuple
-from tqdm.auto import tqdm
 from .baselines import PEERS, make_job
 from .data import check_choice, check_count
+from .learner import Bar, bars_are_seen
 
 # %% ../nbs/20_benchmark.ipynb #b6149b8b
 class Workload(NamedTuple):
@@ -152,9 +152,10 @@ def bench(
     for workload in workloads: check_choice('bench', WORKLOADS, workload=workload)
     todo = [(i, workload, peer) for i in range(rounds) for workload in workloads
             for peer in WORKLOADS[workload].peers if peer in peers]
+    if bars_are_seen(): todo = Bar(todo, unit=' measurements')
     found = []
     failed = set()
-    for i, workload, peer in tqdm(todo, unit=' measurements', disable=None):
+    for i, workload, peer in todo:
         if peer in failed: continue
         if peer == 'micrograd' and i > 0: continue # it is slow: once only
         done, seconds = _start(workload, peer, rows, repeats, threads)

@@ -52,15 +52,30 @@ def check_labels(
                          f'expected classes 0 to {n_classes-1}')
 
 # %% ../nbs/06_classify.ipynb #51535e89
+def _targets(where, scores, targ, label_smoothing, weight):
+    "Smoothed labels, each class times its weight, and the weight of all rows."
+    n, n_classes = scores.shape
+    one_hot = F.one_hot(targ, n_classes).to(scores.dtype)
+    labels = (1-label_smoothing)*one_hot + label_smoothing/n_classes
+    if weight is None: return labels, max(n, 1)
+    check_shape(where, (n_classes,), weight=weight)
+    weight = weight.to(scores) # on its device, in its dtype
+    return weight*labels, weight[targ].sum()
+
 def cross_entropy(
     scores:Tensor, # one score for each class, `(n, n_classes)`
     targ:Tensor,   # true classes, int64, `(n,)`; `ValueError` for other shapes, types
     label_smoothing:float=0., # share of each label spread over all classes, 0 to 1
+    weight:Tensor|None=None,  # of each class, `(n_classes,)`, 0 or more; equal if None
 )->Tensor:         # scalar
     "Mean of -log(probability of the true class). Smoothing: Szegedy et al. (2016)."
-    check_labels('cross_entropy', scores, targ, values=False)
-    check_range('cross_entropy', at_least=0, at_most=1, label_smoothing=label_smoothing)
+    where = 'cross_entropy'
+    check_labels(where, scores, targ, values=False)
+    check_range(where, at_least=0, at_most=1, label_smoothing=label_smoothing)
     log_p = log_softmax(scores)
+    if weight is not None:
+        labels, total = _targets(where, scores, targ, label_smoothing, weight)
+        return -(labels*log_p).sum()/total
     loss = -log_p.gather(1, targ[:,None]).mean()
     if label_smoothing == 0: return loss
     return (1-label_smoothing)*loss - label_smoothing*log_p.mean()
@@ -69,38 +84,50 @@ def cross_entropy_grad(
     scores:Tensor, # one score for each class, `(n, n_classes)`
     targ:Tensor,   # true classes, int64, `(n,)`; `ValueError` for other shapes, types
     label_smoothing:float=0., # share of each label spread over all classes, 0 to 1
+    weight:Tensor|None=None,  # of each class, `(n_classes,)`, 0 or more; equal if None
 )->Tensor:         # gradient of `cross_entropy` with respect to `scores`, same shape
     "Gradient of the mean cross-entropy: (softmax - labels)/n."
     where = 'cross_entropy_grad'
     check_labels(where, scores, targ, values=False)
     check_range(where, at_least=0, at_most=1, label_smoothing=label_smoothing)
-    n, n_classes = scores.shape
-    one_hot = F.one_hot(targ, n_classes).to(scores.dtype)
-    labels = (1-label_smoothing)*one_hot + label_smoothing/n_classes
-    return (softmax(scores) - labels)/max(n, 1)
+    labels, total = _targets(where, scores, targ, label_smoothing, weight)
+    share = 1 if weight is None else labels.sum(1, keepdim=True)
+    return (share*softmax(scores) - labels)/total
 
 # %% ../nbs/06_classify.ipynb #209d88cd
 class CrossEntropy(Module):
     "Mean cross-entropy as a layer: `loss(scores, targ)` with int64 labels."
     def __init__(self,
         label_smoothing:float=0., # share of each label spread over all classes, 0 to 1
+        weight:Tensor|list|None=None, # of each class, 0 or more; equal if None
     ):
         super().__init__()
         check_range('CrossEntropy', at_least=0, at_most=1,
                     label_smoothing=label_smoothing)
         self.label_smoothing = label_smoothing
+        self.weight = weight
+        if weight is None: return
+        self.weight = torch.as_tensor(weight).detach()*1. # a copy, and floats
+        check_shape('CrossEntropy', ('n_classes',), weight=self.weight)
+        for w in self.weight.tolist(): check_range('CrossEntropy', at_least=0, weight=w)
+        self.buffers = ('weight',)
 
     def fwd(self, scores, targ):
         check_labels('CrossEntropy', scores, targ)
-        loss = cross_entropy(scores, targ, self.label_smoothing)
+        loss = cross_entropy(scores, targ, self.label_smoothing, self.weight)
+        if self.weight is not None and targ.device.type == 'cpu' and len(targ) > 0:
+            top = self.weight[targ].max().item() # if it is 0, the loss is 0/0
+            check_range('CrossEntropy', above=0, largest_weight_of_a_target=top)
         return loss, (scores, targ)
 
     def bwd(self, grad, saved, need_inp):
-        return (grad*cross_entropy_grad(*saved, self.label_smoothing),)
+        return (grad*cross_entropy_grad(*saved, self.label_smoothing, self.weight),)
 
     def __repr__(self):
-        if self.label_smoothing == 0: return 'CrossEntropy()'
-        return f'CrossEntropy(label_smoothing={self.label_smoothing})'
+        said = []
+        if self.label_smoothing: said.append(f'label_smoothing={self.label_smoothing}')
+        if self.weight is not None: said.append(f'weight={self.weight.tolist()}')
+        return f'CrossEntropy({", ".join(said)})'
 
 # %% ../nbs/06_classify.ipynb #93295f37
 class OneHotMSE(Module):

@@ -7,15 +7,15 @@ __all__ = ['ClipGradients', 'lr_find', 'ActivationStats']
 
 # %% ../nbs/10_diagnose.ipynb #75351801
 import math
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from copy import copy, deepcopy
 import matplotlib.pyplot as plt
 import torch
 from fastcore.basics import patch
-from torch import nn
+from torch import Tensor, nn
 from .data import check_count, check_range
 from .init import layer_stats
-from .layers import Linear
+from .layers import Linear, Module, Sequential
 from .learner import Callback, History, Learner
 
 # %% ../nbs/10_diagnose.ipynb #e2bc0c19
@@ -28,7 +28,12 @@ class ClipGradients(Callback):
         self.max_norm = max_norm
 
     def before_step(self, learn):
-        nn.utils.clip_grad_norm_(learn.model.parameters(), self.max_norm)
+        norm = nn.utils.clip_grad_norm_(learn.model.parameters(), self.max_norm)
+        if not norm.isfinite():
+            raise FloatingPointError(
+                f'ClipGradients: the norm of the gradients is {norm.item()} in epoch '
+                f'{learn.epoch+1}, batch {learn.batch+1}; try a lower learning rate, '
+                'or look for a slope that is infinite')
 
 # %% ../nbs/10_diagnose.ipynb #c8d6bf00
 class _RaiseRate(Callback):
@@ -50,8 +55,8 @@ class _RaiseRate(Callback):
 def _try_rates(learn, rates):
     "Train a copy of a learner at these rates, step by step; its losses, smoothed."
     trial = copy(learn)
-    parts = deepcopy((learn.model, learn.opt, learn.generator)) # together
-    trial.model, trial.opt, trial.generator = parts
+    parts = deepcopy((learn.model, learn.opt, learn.loss, learn.generator)) # together
+    trial.model, trial.opt, trial.loss, trial.generator = parts
     trial.history = History()
     finder = _RaiseRate(rates)
     trial.callbacks = [finder]
@@ -86,6 +91,53 @@ def lr_find(
     ax.legend()
     return suggestion
 
+# %% ../nbs/10_diagnose.ipynb #54614849
+class _Watched(Module):
+    "A hand-written layer that reports its output."
+    def __init__(self, layer, see):
+        self.layer = layer
+        self.see = see
+
+    def fwd(self, x):
+        out, saved = self.layer.fwd(x)
+        self.see(self.layer, x, out)
+        return out, saved
+
+def _watched(layer, see):
+    "A copy of a hand-written model, on the same weights, whose layers report."
+    if not isinstance(layer, Sequential): return _Watched(layer, see)
+    twin = copy(layer)
+    twin.layers = [_watched(part, see) for part in layer.layers]
+    return twin
+
+@torch.no_grad()
+def _activations(model, x):
+    "Name and output of each call of a layer that holds no others and is not linear."
+    modes = {m: m.training for m in model.modules()}
+    if isinstance(model, Module):
+        leaves = [m for m in modes if not isinstance(m, Sequential)]
+    else:
+        leaves = [m for m in modes if not list(m.children())]
+    acts = []
+    def see(layer, _, out):
+        if layer is model or isinstance(layer, (Linear, nn.Linear)): return
+        if not isinstance(out, Tensor) or not out.is_floating_point(): return
+        name = f'{leaves.index(layer)} {type(layer).__name__}'
+        acts.append((name, out.clone())) # the next layer may work in place
+
+    cards = [x.device] if x.device.type == 'cuda' else []
+    try:
+        model.eval() # a look must not count as training
+        with torch.random.fork_rng(cards), ExitStack() as hooks: # which it removes
+            if isinstance(model, Module):
+                _watched(model, see).forward(x)
+            else:
+                for m in leaves: hooks.enter_context(m.register_forward_hook(see))
+                model(x)
+    finally:
+        for m, mode in modes.items(): m.training = mode
+    return acts
+
 # %% ../nbs/10_diagnose.ipynb #78590d3b
 class ActivationStats(Callback):
     "Every `every` batches, numbers and histograms of each activation layer's output."
@@ -102,22 +154,22 @@ class ActivationStats(Callback):
         self.stats = []      # of each: `(n_layers, 3)`, as from `layer_stats`
         self.histograms = [] # of each: a tensor for each layer
 
-    @torch.no_grad()
+    def before_fit(self, learn):
+        acts = _activations(learn.model, learn.data.x_train[:self.n_rows])
+        self.names = [name for name, _ in acts]
+        if not acts:
+            raise ValueError(f'ActivationStats: {type(learn.model).__name__} calls no '
+                             'activation layer, expected one such as nn.ReLU() inside')
+
     def after_batch(self, learn):
         self.seen += 1
         if self.seen % self.every: return
-        learn.model.eval() # a look must not count as training
-        x = learn.x[:self.n_rows]
-        acts = {}
-        for i, layer in enumerate(getattr(learn.model, 'layers', learn.model)):
-            x = layer.forward(x)
-            if not isinstance(layer, (Linear, nn.Linear)):
-                acts[f'{i} {type(layer).__name__}'] = x
-        self.names = list(acts)
+        found = _activations(learn.model, learn.x[:self.n_rows])
+        if [name for name, _ in found] != self.names: return # it took another way
+        acts = [out for _, out in found]
         self.steps.append(self.seen)
-        self.stats.append(layer_stats(list(acts.values())).cpu())
-        self.histograms.append([a.float().abs().cpu().histc(40, 0, 10)
-                                for a in acts.values()])
+        self.stats.append(layer_stats(acts).cpu())
+        self.histograms.append([a.float().abs().cpu().histc(40, 0, 10) for a in acts])
 
 # %% ../nbs/10_diagnose.ipynb #c9d88824
 @patch

@@ -6,15 +6,22 @@
 __all__ = ['rank_and_world', 'join', 'leave', 'average', 'Parallel', 'parallel', 'step_seconds']
 
 # %% ../nbs/22_distributed.ipynb #17c00005
-import json
+import atexit
 import math
 import multiprocessing
 import os
+import re
+import sys
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from time import sleep
+from types import CodeType, FunctionType, MethodType
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from .checkpoint import checksum
 from .data import check_count
 from .learner import Callback, Learner
@@ -38,12 +45,13 @@ def _meet(seconds):
     backend = 'cpu:gloo,cuda:nccl' if has_nccl else 'gloo'
     dist.init_process_group(backend, store=store, rank=rank, world_size=world,
                             timeout=timeout)
+    atexit.register(_part) # a program that fails ends with its error, not in an abort
 
 def join(
     seconds:float=120., # how long to wait for the others, now and in each later step;
                         # 10 more for a program at the address that is not one of them
 )->int:                 # rank of this process, 0 if it is alone
-    "Meet the processes that `torchrun` has started. `TimeoutError` if one is missing."
+    "Meet the processes that `torchrun` started; only in a network that you trust."
     if 'WORLD_SIZE' in os.environ and not dist.is_initialized():
         try:
             _meet(seconds)
@@ -55,12 +63,26 @@ def join(
     return rank
 
 # %% ../nbs/22_distributed.ipynb #17c00f18
-def leave()->None:
-    "Wait for the other processes, then part from them. Alone, do nothing."
+def _sum_over_ranks(t):
+    "Replace a tensor by its sum over all processes. `ConnectionError` if one is gone."
+    try:
+        dist.all_reduce(t)
+        return
+    except RuntimeError as e: # its frames would keep the group alive: it ends here
+        cause = str(e).splitlines()[0].split('] ', 1)[-1].split('. ')[0]
+    raise ConnectionError(f'another process has ended or does not answer ({cause})')
+
+def _part():
+    "Leave the group without waiting for the others."
     if dist.is_available() and dist.is_initialized():
-        dist.barrier()
         dist.destroy_process_group()
         sleep(0.1) # its threads release their tensors; at Python's end they would abort
+
+def leave()->None:
+    "Wait for the others (not after an error), then part from them. Alone, do nothing."
+    _, world = rank_and_world()
+    if world > 1 and sys.exception() is None: _sum_over_ranks(torch.zeros(1))
+    _part()
 
 # %% ../nbs/22_distributed.ipynb #17c09001
 def average(
@@ -69,33 +91,71 @@ def average(
 )->list:          # of new tensors, the same in all processes
     "Weighted mean of each tensor over all processes. They travel as one flat bucket."
     bucket = weight*torch.cat([t.reshape(-1) for t in tensors])
-    dist.all_reduce(bucket)
+    _sum_over_ranks(bucket)
     parts = bucket.split([t.numel() for t in tensors])
     return [part.view(t.shape) for part, t in zip(parts, tensors)]
 
+# %% ../nbs/22_distributed.ipynb #eb650e09
+def _describe(value, seen):
+    "A text of a value and all it holds, the same on ranks that were set up alike."
+    if isinstance(value, Tensor): return checksum({'': value})
+    if isinstance(value, (Path, torch.device, torch.Generator)): return '' # its own
+    if isinstance(value, dict): parts = value.items()
+    elif isinstance(value, (list, tuple)): parts = value
+    elif isinstance(value, (set, frozenset)): parts = sorted(value, key=repr)
+    elif isinstance(value, (partial, MethodType)): parts = value.__reduce__()
+    elif isinstance(value, CodeType):
+        parts = value.co_code, value.co_names, value.co_consts
+    elif isinstance(value, FunctionType):
+        outer = [cell.cell_contents for cell in value.__closure__ or ()]
+        parts = value.__code__, value.__defaults__, value.__kwdefaults__, outer
+    elif not isinstance(value, Callback | Callable) or isinstance(value, type):
+        return re.sub(' at 0x[0-9a-fA-F]+', '', repr(value))
+    elif hasattr(value, 'quiet') or hasattr(value, 'writes'): parts = [] # on rank 0
+    elif not hasattr(value, '__dict__'): return repr(value) # a function in C
+    else: # what a step leaves behind is no setting
+        parts = [(name, part) for name, part in vars(value).items()
+                 if not re.search('hook|^stack$|^training$', name)]
+    if id(value) in seen: return 'seen'
+    seen[id(value)] = value
+    inner = ','.join(_describe(part, seen) for part in parts)
+    return f'{type(value).__qualname__}({inner})'
+
 # %% ../nbs/22_distributed.ipynb #17c09003
-def _compare_ranks(learn):
+def _compare_ranks(learn, new):
     "A `ValueError` unless all processes have the same weights, data and settings."
     state = learn.state_dict()
-    weights = {k: t.cpu() for k, t in state.items() if k.startswith('model.')}
-    data = {str(i): t.cpu() for i, t in enumerate(learn.data)}
-    for i, layer in enumerate(learn.model.modules()):
+    training = {k: v for k, v in state['training'].items() if k != 'history'}
+    data = list(learn.data)
+    for layer in learn.model.modules():
         # data that a layer reads by itself: it shows a sample
-        if hasattr(layer, 'sample'): data[f'layer {i}'] = layer.sample().cpu()
-    mine = {'weights': checksum(weights),
-            'data': checksum(data),
-            'settings': json.dumps(state['training'])}
-    _, world = rank_and_world()
-    found = [None]*world
-    dist.all_gather_object(found, mine)
+        if hasattr(layer, 'sample'): data.append(layer.sample())
+    others = '_.*|model|data|loss|callbacks|history|x|y|batch_loss|interrupted'
+    rest = {k: v for k, v in vars(learn).items() if not re.fullmatch(others, k)}
+    weights = {k: t for k, t in state.items() if k.startswith(('model.', 'opt.'))}
+    own = (Parallel, _StopTogether)
+    callbacks = [c for c in learn.callbacks if not isinstance(c, own)]
+    parts = {'weights': weights,
+             'data': data,
+             'layers': [repr(learn.model), learn.model if new else None],
+             'loss': learn.loss if new else repr(learn.loss),
+             'callbacks': callbacks if new else None,
+             'settings': [rest, training, learn.generator.get_state()]}
+    digests = [bytes.fromhex(checksum({}, _describe(v, {}))) for v in parts.values()]
+    rank, world = rank_and_world()
+    found = torch.zeros(world, len(parts), 32, dtype=torch.uint8)
+    found[rank] = torch.tensor([list(digest) for digest in digests])
+    _sum_over_ranks(found)
     for rank, other in enumerate(found):
-        for name, value in other.items():
-            if value != found[0][name]:
-                raise ValueError(f'the {name} of rank {rank} are not those of rank 0')
+        differ = [name for name, a, b in zip(parts, other, found[0]) if (a != b).any()]
+        if differ:
+            raise ValueError(f'parallel: rank {rank} has other {", ".join(differ)} '
+                             'than rank 0')
 
 # %% ../nbs/22_distributed.ipynb #17c00019
 class Parallel(Callback):
     "Learn from a share of every batch, and make the step of the whole batch."
+    new = True      # was nothing compared yet?
     fitting = False # is a fit running, in all processes at once?
     asked = False   # was this process asked to stop?
     stop = False    # do all processes know that one was asked?
@@ -107,9 +167,10 @@ class Parallel(Callback):
 
     def before_fit(self, learn):
         self.global_state = torch.get_rng_state()
-        self.fitting = True
         self.asked = False
-        _compare_ranks(learn)
+        _compare_ranks(learn, self.new)
+        self.new = False
+        self.fitting = True
 
     def before_batch(self, learn):
         seed = learn.generator.initial_seed() + learn.step*self.world + self.rank
@@ -141,26 +202,35 @@ class Parallel(Callback):
             own = predict(x[self.rank::self.world])
             scores = own.new_zeros(len(x), *own.shape[1:])
             scores[self.rank::self.world] = own
-            dist.all_reduce(scores)
+            _sum_over_ranks(scores)
             return scores
         return shared_predict
 
     def after_fit(self, learn):
+        shared = isinstance(sys.exception(), FloatingPointError) or not self.fitting
         self.fitting = False
         torch.set_rng_state(self.global_state)
+        if not (learn.done or learn.stopped or shared): _part() # so the others know
 
 # %% ../nbs/22_distributed.ipynb #7229f790
 class _StopTogether(Callback):
     "The last callback: a process that is asked to stop waits until all know of it."
+    last = True
     def __init__(self, parallel): self.parallel = parallel
 
-    def after_batch(self, learn): # the bucket of the next step says so to all
+    def take(self, learn): # from a callback or a signal
         self.parallel.asked = self.parallel.asked or learn.stopped
+        learn.interrupted = False
+
+    def after_batch(self, learn): # the bucket of the next step says so to all
+        self.take(learn)
         learn.stopped = self.parallel.stop
 
     def agree(self, learn): # no bucket travels here
-        asked = torch.tensor(float(self.parallel.asked or learn.stopped))
-        dist.all_reduce(asked)
+        self.take(learn)
+        asked = torch.tensor(float(self.parallel.asked))
+        _sum_over_ranks(asked)
+        self.take(learn) # a signal while it waited
         learn.stopped = asked.item() > 0
 
     def before_fit(self, learn): self.agree(learn)

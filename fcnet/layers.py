@@ -17,6 +17,19 @@ from .data import check_count, check_range, check_shape
 from .forward import check_same, linear, mse, relu
 from .init import kaiming_normal
 
+# %% ../nbs/04_refactor.ipynb #d95cb599
+def _changes(t): # in place, so far
+    return t._version if isinstance(t, Tensor) and not t.is_inference() else 0
+
+def _unchanged(f, *args):
+    "`f(*args)`; a `RuntimeError` if it changes one of the tensors in place."
+    before = [_changes(t) for t in args]
+    found = f(*args)
+    if [_changes(t) for t in args] != before:
+        raise RuntimeError(f'{f.__self__}: {f.__name__} changed its input in place, '
+                           'expected a new tensor')
+    return found
+
 # %% ../nbs/04_refactor.ipynb #ac0e9dd4
 class Module:
     "Base of all layers. A layer writes `fwd` and `bwd`, the rest is done here."
@@ -33,11 +46,11 @@ class Module:
 
     def forward(self, *args):
         "The output alone: nothing is kept for a backward pass."
-        return self.fwd(*args)[0]
+        return _unchanged(self.fwd, *args)[0]
 
     def __call__(self, *args):
         "The output. What `backward` needs goes on the stack."
-        out, saved = self.fwd(*args)
+        out, saved = _unchanged(self.fwd, *args)
         if torch.is_grad_enabled() and not out.requires_grad:
             self.stack.append(saved)
         return out
@@ -49,22 +62,34 @@ class Module:
         "Undo the last call: add to the parameters' `.grad`, return that of the input."
         if not self.stack:
             raise RuntimeError(f'{self}: backward without a forward to undo (a call '
-                               'under no_grad, or one that autograd records, has none)')
+                               'under no_grad has none, nor one that autograd records: '
+                               'detach() the weights)')
         return self.undo(grad, self.stack.pop(), need_inp)
 
     def undo(self, grad, saved, need_inp):
         "Call `bwd`; add to the parameters' `.grad`, return that of the input."
-        grads = self.bwd(grad, saved, need_inp)
+        grads = _unchanged(self.bwd, grad, saved, need_inp)
         if not isinstance(grads, tuple) or len(grads) != 1+len(self.params):
             names = ', '.join(('the input', *self.params))
             raise TypeError(f'{self}: bwd must return a tuple, gradients for {names}')
         d_inp, *d_params = grads
         for name, d in zip(self.params, d_params):
-            p = getattr(self, name)
-            p.grad = d if p.grad is None else p.grad + d
+            if d is None: continue # this parameter stays as it is
+            p = getattr(self, name) # its gradient has memory of its own
+            p.grad = d.detach().clone() if p.grad is None else p.grad + d.detach()
         return d_inp
 
-    def parameters(self): return [getattr(self, name) for name in self.params]
+    def parameters(self):
+        "The parameters of all parts, each once."
+        found = [getattr(part, name) for part in self.modules() for name in part.params]
+        found = list({id(p): p for p in found}.values())
+        places = [p.data_ptr() for p in found if p.data_ptr() != 0] # 0: no memory
+        if len(set(places)) < len(places) or not all(p.is_leaf for p in found):
+            raise ValueError(f'{self}: a parameter lies in the memory of another or in '
+                             'a graph of autograd; expected detach().clone(), or one '
+                             'tensor in both places')
+        return found
+
     def modules(self): return [self]
     def __repr__(self): return f'{type(self).__name__}()'
 
@@ -85,11 +110,13 @@ class Linear(Module):
         n_out:int, # outputs
         std:float|None=None, # of the first weights; by Kaiming's rule if None
         generator:torch.Generator|None=None, # of the first weights; torch's own if None
+        bias:bool=True, # add `b`?
     ):
         super().__init__()
         check_count('Linear', n_in=n_in, n_out=n_out)
         self.w = kaiming_normal(n_in, n_out, generator)
-        self.b = torch.zeros(n_out)
+        self.b = torch.zeros(n_out) if bias else None
+        if not bias: self.params = ('w',)
         if std is not None:
             check_range('Linear', at_least=0, std=std)
             self.w = self.w*(std/(2/n_in)**0.5)
@@ -98,11 +125,15 @@ class Linear(Module):
         check_shape(self, ('n', len(self.w)), x=x)
         check_dtype(self, x, self.w.dtype)
         check_autocast(self, x)
+        if self.b is None: return x@self.w, x
         return linear(x, self.w, self.b), x
 
-    def bwd(self, grad, x, need_inp): return linear_grad(grad, x, self.w, need_inp)
+    def bwd(self, grad, x, need_inp):
+        return linear_grad(grad, x, self.w, need_inp)[:1+len(self.params)]
 
-    def __repr__(self): return 'Linear({}, {})'.format(*self.w.shape)
+    def __repr__(self):
+        more = ', bias=False' if self.b is None else ''
+        return f'{type(self).__name__}({self.w.shape[0]}, {self.w.shape[1]}{more})'
 
 # %% ../nbs/04_refactor.ipynb #4a1c0e21
 def check_dtype(
@@ -135,17 +166,23 @@ class Sequential(Module):
     "Layers in a row: each gets the output of the one before; a call gives scores."
     def __init__(self,
         layers:list[Module], # applied in order; the same layer may appear twice
+        *more,               # nothing: all layers are in the list
     ):
         super().__init__()
+        name = type(self).__name__
+        if more or not hasattr(layers, '__iter__'):
+            raise ValueError(f'{name}: expected one list of layers, as in '
+                             f'{name}([Linear(784, 50), ReLU()])')
         self.layers = list(layers)
         for layer in self.layers:
             if not isinstance(layer, Module):
-                raise ValueError(f'{type(self).__name__}: {layer!r} is not a layer')
+                found = ' '.join(repr(layer).split())
+                raise ValueError(f'{name}: {found} is not a layer such as ReLU()')
 
     def fwd(self, x):
         saved = []
         for layer in self.layers:
-            x, kept = layer.fwd(x)
+            x, kept = _unchanged(layer.fwd, x)
             saved.append(kept)
         return x, saved
 
@@ -167,11 +204,6 @@ class Sequential(Module):
     def modules(self):
         parts = [module for layer in self.layers for module in layer.modules()]
         return [self, *parts]
-
-    def parameters(self):
-        "The parameters of all layers, each once."
-        found = {id(p): p for layer in self.layers for p in layer.parameters()}
-        return list(found.values())
 
     def __repr__(self):
         inside = ', '.join(map(str, self.layers))
@@ -221,8 +253,12 @@ def load_state_dict(self:Module, state:dict):
 
 @patch
 def to(self:Module, where:str|torch.device|torch.dtype)->Module: # the module itself
-    "Move all tensors and gradients to a device, or into a dtype, in place."
+    "Move all tensors and gradients to a device, or floats into a dtype, in place."
+    cast = isinstance(where, torch.dtype)
+    if cast and not where.is_floating_point:
+        raise ValueError(f'to: dtype is {where}, expected one of floats')
     for tensor in self.state_dict().values():
+        if cast and not tensor.is_floating_point(): continue # indices, masks, counts
         tensor.data = tensor.data.to(where)
         if tensor.grad is not None: tensor.grad = tensor.grad.to(where)
     return self

@@ -7,15 +7,27 @@ __all__ = ['Rule', 'SGD', 'Adam', 'AdamW', 'decay_groups', 'one_cycle']
 
 # %% ../nbs/08_optim.ipynb #ab1fb2ff
 import math
+from numbers import Real
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from .data import check_range
+from .data import check_choice, check_range
 from .layers import Module
 
 # %% ../nbs/08_optim.ipynb #aa7cf239
+# settings of PyTorch that change no step here, of its optimizers and its schedulers
+_HARMLESS = {'foreach', 'fused', 'capturable', 'differentiable', 'peak_lr', 'swa_lr',
+             'initial_lr', 'min_lr', 'max_lr', 'base_momentum', 'max_momentum',
+             'decoupled_weight_decay'} # Adam checks it
+
 class Rule(Optimizer):
     "Base of our optimizers: calls `update(p, grad, state, **settings)` on each tensor."
+    def __init__(self, params, defaults): # as in PyTorch's `Optimizer`
+        if isinstance(params, (Module, nn.Module)):
+            raise ValueError(f'{type(self).__name__}: params is a model, expected '
+                             'model.parameters()')
+        super().__init__(params, defaults)
+
     @torch.no_grad()
     def step(self, closure=None): # `closure()` computes gradients and returns the loss
         loss = None
@@ -29,6 +41,27 @@ class Rule(Optimizer):
     def update(self, p, grad, state, **settings):
         raise NotImplementedError(f'{type(self).__name__}.update')
 
+    def check(self, **settings):
+        "Raise a `ValueError` for settings that cannot be followed."
+
+    def add_param_group(self, group):
+        super().add_param_group(group)
+        self._check_group(self.param_groups[-1])
+
+    def load_state_dict(self, state): # ours, or that of PyTorch's optimizer
+        for group in state['param_groups']: self._check_group(dict(group))
+        super().load_state_dict(state)
+
+    def _check_group(self, group):
+        numbers = {name: v for name, v in group.items() if isinstance(v, Real)}
+        for name in sorted(numbers.keys() - self.defaults - _HARMLESS):
+            if group[name] != 0:
+                raise ValueError(f'{type(self).__name__}: {name} is {group[name]}, '
+                                 f'expected no settings but {", ".join(self.defaults)}')
+        self.check(**group)
+        for name in numbers.keys() & self.defaults: # NumPy's numbers become plain ones
+            group[name] = float(group[name])
+
 # %% ../nbs/08_optim.ipynb #7d367e51
 class SGD(Rule):
     "Gradient descent with momentum (Polyak 1964, Sutskever 2013) and weight decay."
@@ -38,15 +71,19 @@ class SGD(Rule):
         momentum:float=0.,     # share of the velocity kept at each step, 0 to below 1
         weight_decay:float=0., # penalty on large weights, 0 or more
     ):
-        check_range('SGD', at_least=0, lr=lr, weight_decay=weight_decay)
-        check_range('SGD', at_least=0, below=1, momentum=momentum)
         super().__init__(params, dict(lr=lr, momentum=momentum, dampening=0,
                                       weight_decay=weight_decay))
+
+    def check(self, lr, momentum, dampening, weight_decay, **_):
+        check_range('SGD', at_least=0, lr=lr, weight_decay=weight_decay)
+        check_range('SGD', at_least=0, below=1, momentum=momentum)
+        check_choice('SGD', [0], dampening=dampening)
 
     def update(self, p, grad, state, lr, momentum, weight_decay, **_):
         if weight_decay: grad = grad + weight_decay*p
         if momentum:
-            if not state: state['momentum_buffer'] = torch.zeros_like(p)
+            if state.get('momentum_buffer') is None: # PyTorch has None for none
+                state['momentum_buffer'] = torch.zeros_like(p)
             grad = momentum*state['momentum_buffer'] + grad
             state['momentum_buffer'] = grad
         p -= lr*grad
@@ -62,14 +99,20 @@ class Adam(Rule):
         eps:float=1e-8,           # keeps the division safe, 0 or more
         weight_decay:float=0.,    # 0 or more; in `Adam` a part of the gradient
     ):
-        name = type(self).__name__
-        check_range(name, at_least=0, lr=lr, eps=eps, weight_decay=weight_decay)
-        check_range(name, at_least=0, below=1, beta1=betas[0], beta2=betas[1])
         settings = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__(params, settings)
 
+    def check(self, lr, betas, eps, weight_decay, decoupled_weight_decay=None, **_):
+        name = type(self).__name__
+        check_range(name, at_least=0, lr=lr, eps=eps, weight_decay=weight_decay)
+        check_choice(name, [None, self.decoupled],
+                     decoupled_weight_decay=decoupled_weight_decay)
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f'{name}: betas is {betas!r}, expected two numbers')
+        check_range(name, at_least=0, below=1, beta1=betas[0], beta2=betas[1])
+
     def update(self, p, grad, state, lr, betas, eps, weight_decay, **_):
-        if not state:
+        if 'step' not in state:
             state['step'] = 0
             state['exp_avg'] = torch.zeros_like(p)
             state['exp_avg_sq'] = torch.zeros_like(p)
@@ -106,6 +149,7 @@ def one_cycle(
     n_steps:int, # steps in the whole training run, more than `step`
 )->float:        # factor for the learning rate, from 4e-6 to 1
     "Rise from 1/25 to 1 in the first 30 % of the steps, then fall. Smith (2018)."
+    if n_steps == 1: return 1. # a single step rises and falls nowhere
     def half_cosine(start, end, share): # from `start` at share 0 to `end` at share 1
         return end + (start-end)/2*(1 + math.cos(math.pi*share))
     top = 0.3*n_steps - 1 # the step at the peak

@@ -9,9 +9,9 @@ __all__ = ['MaxNorm', 'Dropout', 'EarlyStopping', 'EMA']
 import math
 import torch
 from torch import nn
-from .data import check_choice, check_range
+from .data import check_choice, check_count, check_range
 from .layers import Linear, Module
-from .learner import Callback
+from .learner import Callback, check_tensors
 
 # %% ../nbs/12_regularize.ipynb #1d8acc0b
 class MaxNorm(Callback):
@@ -59,32 +59,51 @@ class Dropout(Module):
 
 # %% ../nbs/12_regularize.ipynb #51224784
 class EarlyStopping(Callback):
-    "After the fit, put back the model of the best epoch: early stopping."
+    "Put back the model of the best epoch; end a fit that no longer gets better."
     def __init__(self,
-        metric:str='valid_loss', # a number of the history; of a loss, less is better
+        metric:str='valid_loss', # a number of the history
+        mode:str|None=None,      # 'min' or 'max' is best; None: of loss and accuracy
+        patience:int|None=None,  # epochs without a better value; None: until the end
     ):
+        known = {'loss': 'min', 'accuracy': 'max'}
+        mode = mode or known.get(metric.removeprefix('train_').removeprefix('valid_'))
+        check_choice(f'EarlyStopping({metric!r})', ['min', 'max'], mode=mode)
+        if patience is not None: check_count('EarlyStopping', patience=patience)
         self.metric = metric
+        self.mode = mode
+        self.patience = patience
         self.forget()
 
-    def forget(self):
-        self.best = math.inf # lowest value so far
-        self.epoch = None    # its epoch
-        self.kept = None     # and the model of that epoch
+    def forget(self): self.load_state_dict(dict(best=None, epoch=None, waited=0))
+
+    def state_dict(self):
+        kept = {f'kept.{name}': t for name, t in self.kept.items()}
+        return dict(best=self.best, epoch=self.epoch, waited=self.waited) | kept
+
+    def load_state_dict(self, state):
+        self.best = state['best']     # best value so far
+        self.epoch = state['epoch']   # its epoch
+        self.waited = state['waited'] # epochs since then
+        self.kept = {name.removeprefix('kept.'): t.clone() for name, t in state.items()
+                     if name.startswith('kept.')}
 
     def before_fit(self, learn):
         if learn.step == 0: self.forget() # a new fit, not one that resumes
+        if self.kept: check_tensors(self.kept, learn.model.state_dict())
 
     def after_epoch(self, learn):
         row = learn.history[-1]
         check_choice('EarlyStopping', row, metric=self.metric)
-        value = row[self.metric]
-        if not self.metric.endswith('loss'): value = -value # the largest is the best
-        if value < self.best:
+        value = float(row[self.metric])
+        sign = 1 if self.mode == 'min' else -1
+        self.waited += 1
+        if math.isfinite(value) and (self.best is None or sign*value < sign*self.best):
             self.best = value
             self.epoch = row['epoch']
             self.kept = {k: t.clone() for k, t in learn.model.state_dict().items()}
-
-    def after_fit(self, learn): # a fit that was stopped, or failed, stays as it is
+            self.waited = 0
+        if self.waited == self.patience: learn.n_steps = learn.step # the fit is done
+        # a fit that was stopped otherwise, or failed, stays as it is
         if learn.done and self.kept: learn.model.load_state_dict(self.kept)
 
 # %% ../nbs/12_regularize.ipynb #6f881c73
@@ -96,17 +115,28 @@ class EMA(Callback):
     ):
         check_range('EMA', at_least=0, below=1, decay=decay)
         self.decay = decay
+        self.averages = [] # of the parameters, in their order
+
+    def state_dict(self): return {str(i): t for i, t in enumerate(self.averages)}
+
+    def load_state_dict(self, state):
+        self.averages = [state[str(i)].clone() for i in range(len(state))]
 
     def before_fit(self, learn):
-        if learn.step > 0: return # this fit resumes, with its average
-        for state in learn.opt.state.values(): state.pop('average', None)
+        params = list(learn.model.parameters())
+        for p in params: # version 0.1.0 kept it in the optimizer
+            old = learn.opt.state.get(p, {}).pop('average', None)
+            if old is not None: self.averages.append(old)
+        if learn.step == 0: self.averages = [] # a new fit, not one that resumes
+        expected = {str(i): p for i, p in enumerate(params)}
+        if self.averages: check_tensors(self.state_dict(), expected)
 
     @torch.no_grad()
     def after_batch(self, learn):
-        for p in learn.model.parameters():
-            state = learn.opt.state[p] # so that a checkpoint has it
-            average = state.get('average')
-            if average is None: average = p.detach().clone()
-            else: average = self.decay*average + (1-self.decay)*p
-            state['average'] = average
-            if learn.done: p.copy_(average)
+        params = list(learn.model.parameters())
+        if not self.averages: self.averages = [p.detach().clone() for p in params]
+        else:
+            pairs = zip(self.averages, params)
+            self.averages = [self.decay*a + (1-self.decay)*p for a, p in pairs]
+        if learn.done:
+            for p, average in zip(params, self.averages): p.copy_(average)

@@ -80,8 +80,9 @@ def test_precision_is_set_while_training(net, batch, precision):
 def test_precision_is_put_back_after_a_failure(net, batch):
     before = torch.get_float32_matmul_precision()
     x, y = batch
-    learn = learner(net, [Precision()], x, y)
-    learn.data.x_train.fill_(torch.nan)
+    class Spoil(Callback):
+        def before_batch(self, learn): learn.x = learn.x*torch.nan
+    learn = learner(net, [Precision(), Spoil()], x, y)
     with pytest.raises(FloatingPointError): learn.fit(1)
     assert torch.get_float32_matmul_precision() == before
 
@@ -95,6 +96,16 @@ def test_precision_refuses_other_words():
     with pytest.raises(ValueError, match=expected): Precision('bf16')
 
 # ---- BFloat16Linear ----
+
+def test_without_a_bias():
+    layer = BFloat16Linear(7, 5, bias=False)
+    x = torch.randn(3, 7)
+    out = layer(x)
+    layer.backward(torch.ones(3, 5))
+    exact = Linear(7, 5, bias=False)
+    exact.w = layer.w
+    torch.testing.assert_close(out, exact(x), rtol=0.02, atol=0.02)
+    assert str(layer) == 'BFloat16Linear(7, 5, bias=False)' and layer.w.grad is not None
 
 def test_products_are_those_of_rounded_numbers():
     layer = BFloat16Linear(7, 5)

@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from fcnet.checkpoint import Checkpoint, atomic_write, checksum, load, save
+from fcnet.checkpoint import (SIGNALS, Checkpoint, atomic_write, checksum, load,
+                              load_weights, save)
 from fcnet.classify import CrossEntropy
 from fcnet.data import Data
 from fcnet.layers import Linear, ReLU, Sequential
 from fcnet.learner import Callback, History, Learner, Schedule
+from fcnet.nn_module import MLP
 from fcnet.optim import SGD, AdamW
 
 
@@ -139,7 +141,8 @@ def test_the_name_must_end_in_safetensors(in_tmp):
 
 def test_values_that_are_no_json_are_not_saved(path):
     save(path, {'a': 1})
-    with pytest.raises(TypeError): save(path, {'f': print})
+    with pytest.raises(ValueError, match='not saved, expected JSON values'):
+        save(path, {'f': print})
     assert load(path) == {'a': 1}
 
 def test_every_cut_is_found(path, tensors):
@@ -346,12 +349,31 @@ def test_weights_that_are_not_finite_are_not_saved(small, path, bad):
     learn.load(path) # what is there is whole, and finite
     assert learn.model.layers[0].b.isfinite().all()
 
-def test_a_validation_loss_that_is_not_finite_is_not_saved(small, path):
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_numbers_about_the_weights_are_saved_as_they_are(small, path, value):
     learn = fresh(small)
     learn.fit(1)
-    learn.history[-1]['valid_loss'] = math.inf
-    with pytest.raises(FloatingPointError, match='not saved, valid_loss is not finite'):
+    learn.history[-1] |= {'valid_loss': value, 'seconds': 3}
+    learn.save(path)
+    other = fresh(small, seed=1)
+    other.load(path)
+    assert str(other.history) == str(learn.history) # nan differs from itself
+
+@pytest.mark.parametrize('value', [torch.tensor(1.), 'x', None, [1]], ids=str)
+def test_what_is_no_number_in_the_history_is_not_saved(small, path, value):
+    learn = fresh(small)
+    learn.fit(1)
+    learn.history[-1]['note'] = value
+    with pytest.raises(ValueError, match='not saved, expected a history of numbers'):
         learn.save(path)
+    assert not path.exists()
+
+def test_a_metric_that_is_nan_at_first_ends_nothing(small, path):
+    learn = fresh(small, Checkpoint(path))
+    learn.metrics = {'late': lambda scores, y: math.nan if learn.epoch < 2 else 1.}
+    learn.fit(3)
+    late = [row['valid_late'] for row in load(path)['training']['history']]
+    assert math.isnan(late[0]) and late[1:] == [1., 1.]
 
 def test_an_optimizers_memory_that_is_not_finite_is_not_saved(small, path):
     learn = fresh(small, momentum=0.9)
@@ -437,8 +459,8 @@ CRAFTED = [
     dict(history=[row(lr='1')]),
     dict(history=[row(epoch=1e308)]), dict(history=[row(lr=math.nan)]),
     dict(history=[row(lr=-math.inf)]), dict(history=[row(lr=None)]),
-    dict(history=[row(epoch=True)]), dict(history=[row(more=1)]),
-    dict(history=[dict(reversed(row().items()))]), dict(opt_state=[]),
+    dict(history=[row(epoch=True)]), dict(history=[row(more='1')]),
+    dict(history=[row(more=[1])]), dict(opt_state=[]),
     dict(opt_state=None),
     dict(opt_state={'opt.9.t': 1}), dict(opt_state={'opt.0.a.b': 1}),
     dict(opt_state={'opt.0.momentum_buffer': 'x'}), dict(kind={}), dict(kind=[])]
@@ -556,12 +578,17 @@ def test_a_run_of_version_0_1_0_can_be_resumed(name, make, end):
     learn = make()
     assert learn.load(old_file(name)) == {'sizes': [6, 5, 3]}
     state = learn.state_dict()
-    assert state['training'] == values['training']
+    for key, value in values['training'].items():
+        if key != 'rates': assert state['training'][key] == value
+    (lr, peak), = values['training']['rates']
+    assert state['training']['rates'] == [[peak or lr, None]] # a schedule starts from it
     for key, t in state.items():
         if key != 'training': assert torch.equal(t, values[key])
     learn.fit()
-    row = learn.history[-1] # as where the old code was never stopped
-    assert (row['train_loss'], row['valid_loss']) == pytest.approx(end, rel=1e-4)
+    x, y, x_valid, _ = learn.data # as where the old code was never stopped
+    train_loss = learn.evaluate(x[:len(x_valid)], y[:len(x_valid)])['loss']
+    found = train_loss, learn.history[-1]['valid_loss']
+    assert found == pytest.approx(end, rel=1e-4)
     assert len(learn.history) == 4
 
 
@@ -572,11 +599,90 @@ def test_checkpoint_saves_at_the_start_after_epochs_and_when_stopped(few, path, 
     class Look(Callback):
         def look(self, learn): kept.append(load(path))
         before_fit = after_epoch = after_fit = look
-    fresh(few, Checkpoint(path, note='kept'), Press(14), Look()).fit(3)
+    look = Look()
+    look.last = True
+    fresh(few, Checkpoint(path, note='kept'), Press(14), look).fit(3)
     assert [(k['note'], k['training']['step']) for k in kept] == [
         ('kept', 0), ('kept', 10), ('kept', 14)]
     assert capsys.readouterr().out == (
         f'stopped in epoch 2 after batch 4 of 10; saved in {path}\n')
+
+def test_the_file_has_what_the_other_callbacks_do_at_the_end(few, path):
+    class PutBack(Callback):
+        def after_fit(self, learn): learn.model.layers[0].b += 1
+    learn = fresh(few, Checkpoint(path), PutBack())
+    learn.fit(1)
+    assert torch.equal(load(path)['model.0.b'], learn.model.layers[0].b)
+
+@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_notice_to_end_is_obeyed_once_the_run_is_saved(few, path, capsys, number, code):
+    class Notice(Callback):
+        def after_batch(self, learn):
+            if learn.step == 3: signal.raise_signal(number)
+    before = signal.getsignal(number)
+    learn = fresh(few, Notice(), Checkpoint(path))
+    with pytest.raises(SystemExit) as error: learn.fit(1)
+    assert error.value.code == code and load(path)['training']['step'] == 3
+    assert signal.getsignal(number) is before and 'saved in' in capsys.readouterr().out
+
+def test_a_signal_that_is_ignored_stays_ignored(few, path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) # as by nohup
+    try:
+        learn = fresh(few, Checkpoint(path), Press(3))
+        learn.fit(1)
+        assert learn.done and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally: signal.signal(signal.SIGINT, before)
+
+def test_another_callback_that_fails_leaves_no_handler(few, path):
+    class Fails(Callback):
+        def after_fit(self, learn): raise RuntimeError('first')
+    before = [signal.getsignal(number) for number in SIGNALS]
+    learn = fresh(few, Fails(), Checkpoint(path), Fails())
+    with pytest.raises(RuntimeError, match='first'): learn.fit(1)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+def test_callbacks_that_set_the_flag_take_no_ctrl_c_back(few, path):
+    class Never(Callback):
+        def after_batch(self, learn): learn.stopped = False
+        def after_epoch(self, learn): learn.stopped = False
+    learn = fresh(few, Press(3), Checkpoint(path), Never())
+    learn.fit(3)
+    assert learn.step == 3 == load(path)['training']['step']
+
+def test_ctrl_c_in_a_fit_within_a_fit_stops_both(few, in_tmp):
+    class Inner(Callback):
+        def after_epoch(self, learn):
+            self.learn = fresh(few, Press(3), Checkpoint('inner.safetensors'))
+            self.learn.fit(2)
+    before = signal.getsignal(signal.SIGINT)
+    inner = Inner()
+    learn = fresh(few, inner, Checkpoint('outer.safetensors'))
+    learn.fit(3)
+    assert inner.learn.step == 3 and learn.epoch == 1
+    assert signal.getsignal(signal.SIGINT) is before
+
+def test_a_learner_with_a_checkpoint_can_be_copied(few, path):
+    learn = fresh(few, Checkpoint(path))
+    learn.fit(1)
+    deepcopy(learn).fit(1)
+
+@pytest.mark.parametrize('kind', ['ours', 'torch'])
+@pytest.mark.parametrize('whole', [True, False])
+def test_weights_of_any_file_can_be_read_for_prediction(few, path, kind, whole):
+    def make(seed):
+        torch.manual_seed(seed)
+        if kind == 'torch': return MLP([784, 10, 10])
+        return Sequential([Linear(784, 10), ReLU(), Linear(10, 10)])
+    model = make(0)
+    loss = F.cross_entropy if kind == 'torch' else CrossEntropy()
+    learn = Learner(model, few, SGD(model.parameters(), lr=0.1), loss, callbacks=[])
+    learn.fit(1)
+    if whole: learn.save(path, note=1)
+    else: save(path, model.state_dict())
+    other = make(1).train()
+    assert load_weights(path, other) is other and not other.training
+    assert torch.equal(other(few.x_valid), learn.predict(few.x_valid))
+    with pytest.raises((ValueError, RuntimeError)): load_weights(path, MLP([784, 3]))
 
 def test_the_second_ctrl_c_interrupts_and_saves_nothing(few, path, capsys):
     handler = signal.getsignal(signal.SIGINT)
@@ -630,7 +736,9 @@ def test_a_loss_of_nan_leaves_the_good_file(few, path):
     learn = fresh(few, Checkpoint(path))
     learn.fit(1)
     weights = load(path)
-    learn.data = few._replace(x_train=few.x_train*math.inf)
+    class Spoil(Callback):
+        def before_batch(self, learn): learn.x = learn.x*math.inf
+    learn.callbacks.append(Spoil())
     with pytest.raises(FloatingPointError, match='the loss is nan in epoch 1, batch 1'):
         learn.fit(1)
     after = load(path)

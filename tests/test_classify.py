@@ -1,8 +1,10 @@
 "Softmax, cross-entropy with its gradient, labels: against PyTorch, in both precisions."
 import gc
+import math
 import weakref
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import sympy
 import torch
@@ -73,6 +75,94 @@ def test_label_smoothing_equals_pytorchs(smoothing, dtype, rtol):
         grad = cross_entropy_grad(scores.detach(), labels, smoothing)
         assert_close(grad, scores.grad, rtol=rtol, atol=rtol/10)
 
+
+WEIGHTS = [[1., 1., 1.], [1., 19., 0.5], [0.1, 0., 3.], [7., 7., 7.]]
+
+@pytest.mark.parametrize('dtype, rtol', [(torch.float32, 1e-5), (F64, 1e-12)])
+@pytest.mark.parametrize('smoothing', SMOOTHINGS)
+@pytest.mark.parametrize('weight', WEIGHTS, ids=str)
+def test_class_weights_equal_pytorchs(weight, smoothing, dtype, rtol):
+    weight = torch.tensor(weight, dtype=dtype)
+    scores = (3*torch.randn(5, 3, dtype=dtype)).requires_grad_()
+    theirs = F.cross_entropy(scores, LABELS, weight, label_smoothing=smoothing)
+    theirs.backward()
+    s = scores.detach()
+    assert_close(cross_entropy(s, LABELS, smoothing, weight), theirs.detach(),
+                 rtol=rtol, atol=0)
+    assert_close(cross_entropy_grad(s, LABELS, smoothing, weight), scores.grad,
+                 rtol=rtol, atol=rtol)
+    layer = CrossEntropy(smoothing, weight)
+    assert_close(layer(s, LABELS), theirs.detach(), rtol=rtol, atol=0)
+    assert_close(layer.backward(2), 2*scores.grad, rtol=rtol, atol=rtol)
+    check_layer(layer, torch.randn(5, 3), LABELS)
+    def chained(grad, scores, targ):
+        return grad*cross_entropy_grad(scores, targ, smoothing, weight), None
+    check_grads(lambda s, t: cross_entropy(s, t, smoothing, weight), chained,
+                torch.randn(5, 3), LABELS)
+
+def test_class_weights_by_hand():
+    scores = torch.tensor([[2., 1.], [0., 0.]])
+    weight = torch.tensor([1., 3.])
+    by_hand = (math.log(1 + math.exp(-1)) + 3*math.log(2))/4
+    found = cross_entropy(scores, torch.tensor([0, 1]), weight=weight)
+    assert_close(found, torch.tensor(by_hand))
+    grad = cross_entropy_grad(scores, torch.tensor([0, 1]), weight=weight)
+    p = 1/(1 + math.exp(1)) # of the wrong class
+    assert_close(grad, torch.tensor([[-p, p], [1.5, -1.5]])/4)
+
+def test_a_weight_counts_like_copies_of_its_rows():
+    scores = torch.randn(5, 3, dtype=F64)
+    rows = torch.tensor([0, 0, 1, 2, 3, 3, 4, 4]) # class 2 twice
+    weight = torch.tensor([1., 1., 2.], dtype=F64)
+    assert_close(cross_entropy(scores, LABELS, weight=weight),
+                 cross_entropy(scores[rows], LABELS[rows]))
+
+@pytest.mark.parametrize('weight', [
+    [1, 2, 3], (1., 2., 3.), np.array([1., 2., 3.]), torch.tensor([1, 2, 3]),
+    torch.tensor([1., 2., 3.], requires_grad=True)], ids=lambda w: type(w).__name__)
+def test_weights_may_be_any_numbers(weight):
+    loss = CrossEntropy(weight=weight)
+    assert str(loss) == 'CrossEntropy(weight=[1.0, 2.0, 3.0])'
+    scores = torch.randn(5, 3)
+    value = loss(scores, LABELS)
+    assert_close(value, F.cross_entropy(scores, LABELS, torch.tensor([1., 2., 3.])))
+    assert value.dtype == torch.float32 and not value.requires_grad
+    assert loss.backward().dtype == torch.float32
+
+def test_weights_follow_the_loss():
+    weight = torch.tensor([1., 2., 3.])
+    loss = CrossEntropy(0.1, weight)
+    assert loss.to(F64).weight.dtype == F64 and weight.dtype == torch.float32
+    assert list(CrossEntropy(weight=weight).state_dict()) == ['weight']
+    assert CrossEntropy().state_dict() == {} and CrossEntropy().weight is None
+    both = CrossEntropy(0.1, [1, 2])
+    assert str(both) == 'CrossEntropy(label_smoothing=0.1, weight=[1.0, 2.0])'
+
+@pytest.mark.parametrize('f', [
+    cross_entropy, cross_entropy_grad,
+    lambda s, t, weight: CrossEntropy(weight=weight)(s, t)])
+@pytest.mark.parametrize('shape', [(2,), (4,), (1,)])
+def test_weights_of_a_wrong_length_are_refused(f, shape):
+    with pytest.raises(ValueError, match=r'weight has shape .*, expected \(3,\)'):
+        f(torch.randn(5, 3), LABELS, weight=torch.ones(shape))
+
+@pytest.mark.parametrize('weight', [[1., -1., 1.], [1., math.nan, 1.],
+                                    [math.inf, 1., 1.]])
+def test_weights_that_are_no_weights_are_refused(weight):
+    words = 'CrossEntropy: weight is .*, expected at least 0'
+    with pytest.raises(ValueError, match=words): CrossEntropy(weight=weight)
+    for number in (3., torch.ones(3, 3)):
+        with pytest.raises(ValueError, match='CrossEntropy: weight has shape'):
+            CrossEntropy(weight=number)
+
+def test_a_batch_without_any_weight_is_refused_by_the_layer():
+    weight = torch.tensor([0., 1., 0.])
+    targ = torch.tensor([0, 2])
+    with pytest.raises(ValueError, match='largest_weight_of_a_target is 0.0, expected'):
+        CrossEntropy(weight=weight)(torch.randn(2, 3), targ)
+    assert cross_entropy(torch.randn(2, 3), targ, weight=weight).isnan() # as PyTorch
+    assert F.cross_entropy(torch.randn(2, 3), targ, weight).isnan()
+    assert CrossEntropy(weight=weight)(torch.randn(0, 3), targ[:0]).isnan()
 
 def test_without_smoothing_is_the_default():
     scores = torch.randn(5, 3)

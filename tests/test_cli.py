@@ -1,5 +1,6 @@
 "The four commands as a shell calls them: what they print, write and refuse."
 import csv
+import errno
 import io
 import json
 import math
@@ -13,6 +14,7 @@ import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, fields
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -28,7 +30,7 @@ from fcnet.cli import (build_parser, choose_device, claim, fcnet_bench, fcnet_ev
                        fcnet_predict, fcnet_train, main, printable)
 from fcnet.config import Settings, load_model
 from fcnet.data import get_data, normalize
-from fcnet.images import digit_from_image
+from fcnet.images import digit_from_image, open_as_is
 from fcnet.recipes import RECIPES
 
 COMMANDS = Path(sys.executable).parent # where the shell finds them
@@ -79,7 +81,7 @@ def shop(template, tmp_path, monkeypatch):
     "The test runs in a copy of the folder."
     shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    # the data are named by their whole path, and those have not moved
+    # the data are named by their way from the run, and are copied with it
     return template
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def test_the_files_of_a_run(shop):
     assert read == training_of('first')['history'] and len(rows) == 8
     model, info = load_model('runs/first')
     assert info['sizes'] == [784, 20, 10] and info['training']['step'] == 8*10
-    data = str((shop/'few').resolve())
+    data = os.path.realpath('few')
     settings = {field.name: info[field.name] for field in fields(Settings)}
     assert settings == asdict(Settings(epochs=8, hidden='20', bs=50, data=data))
     for figure in ('curves', 'confusion'):
@@ -192,7 +194,7 @@ def test_options_that_do_not_exist_print_the_usage(in_tmp, args):
     (['--lr', 'nan'], 'lr is nan, expected above 0'),
     (['--hidden', '30,x'], "hidden is '30,x', expected sizes from 1 to 100000 such as "
                            "300,100, or none"),
-    (['--data', 'no/such/folder'], '{}/no/such/folder: there is no such folder'),
+    (['--data', 'no/such/folder'], 'no/such/folder: there is no such folder'),
     (['--hidden', '100000,100000'], '10079600010 parameters need about'),
     (['--out', 'runs/first'],
      'runs/first holds confusion.png; choose another --out, or --resume runs/first'),
@@ -286,20 +288,25 @@ def wait_for(process, words):
 def test_ctrl_c_and_kill_lose_nothing(in_tmp):
     x, y, *_ = get_data()
     write_digits('some', x[:1500], y[:1500])
-    processes = [start(name) for name in ('stopped', 'killed')]
-    stopped, killed = processes
+    signals = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+    processes = {number: start(number.name) for number in signals}
     try:
-        wait_for(stopped, 'epoch 1/8')
-        stopped.send_signal(signal.SIGINT)
-        wait_for(killed, 'epoch 2/8')
-        killed.kill()
-        said = stopped.communicate(timeout=100)[0]
+        for number, process in processes.items():
+            wait_for(process, 'epoch 1/8')
+            process.send_signal(number)
+        said = {number: process.communicate(timeout=100)[0]
+                for number, process in processes.items()}
     finally:
-        for process in processes: process.kill()
-    killed.wait()
-    assert stopped.returncode == 0 and called(*line_of('through'))[0] == 0
-    assert 'saved in runs/stopped/model' in said, said
-    for name in ('stopped', 'killed'):
+        for process in processes.values(): process.kill()
+    assert called(*line_of('through'))[0] == 0
+    for number in signals[:2]:
+        assert processes[number].returncode == 128 + number
+        assert f'saved in runs/{number.name}/model' in said[number], said
+        assert 'written to' in said[number] # what there is of history.csv
+    for words in (['fcnet_predict', 'runs/SIGINT', 'none'],
+                  ['fcnet_evaluate', 'runs/SIGINT']):
+        assert 'its training was stopped before the end' in called(*words)[2]
+    for name in ('SIGTERM', 'SIGKILL'):
         assert 0 < training_of(name)['step'] < 8*63
         code, _, err = called('fcnet_train', '--resume', f'runs/{name}')
         assert [code, err] == [0, ''] and same(name, 'through')
@@ -323,7 +330,8 @@ for i in range(10**6):
 @pytest.mark.parametrize('target', ['runs/first', 'runs/first/model.safetensors'])
 def test_a_report_that_is_missing_is_written_by_resume(shop, target):
     Path('runs/first/history.csv').unlink()
-    Path('runs/first/.model.safetensors.0123.tmp').write_text('by a killed writer')
+    for number, name in enumerate(['.model.safetensors', '.curves.png']):
+        Path(f'runs/first/{name}.{number:016x}.tmp').write_text('by a killed writer')
     code, out, err = called('fcnet_train', '--resume', target)
     assert [code, err, out.splitlines()[0]] == [0, '', '8 of 8 epochs are done']
     assert listed('first') == ['.lock', 'confusion.png', 'curves.png', 'history.csv',
@@ -375,7 +383,7 @@ def test_pixels_that_teach_nothing(mine):
 def test_a_loss_that_is_no_number_replaces_nothing(mine, epochs):
     line = f'--data mine --epochs {epochs} --bs 600 --lr 1e38 --out runs/huge'
     code, _, err = called('fcnet_train', *line.split())
-    assert code == 2 and err.count('\n') == 1 and err.startswith('fcnet_train: ')
+    assert code == 2 and 'fcnet_train: the training loss' in err.splitlines()[-1]
     assert training_of('huge')['step'] == 0
 
 # ---- a folder for one run
@@ -412,6 +420,50 @@ def test_a_claim_is_checked_again_once_it_is_held(in_tmp):
         with pytest.raises(ValueError, match='runs/late holds model.safetensors'):
             with claim(Path('runs/late'), None): pass
         with claim(Path('runs/late'), 'runs/late'): pass
+
+@pytest.mark.parametrize('error', [
+    OSError(errno.ENOLCK, 'No locks available'), OSError(errno.ENOSYS, 'not there'),
+    OSError(errno.EOPNOTSUPP, 'not supported'), NotImplementedError('no flock')])
+def test_a_file_system_without_locks(shop, error):
+    with patch.object(cli.FileLock, 'acquire', side_effect=error):
+        code, _, err = called('fcnet_train', *SHORT, '--out', 'runs/free')
+    assert [code, err.count('\n')] == [0, 1]
+    assert 'runs/free: cannot be locked' in err and str(error) in err
+
+def test_a_folder_that_may_not_be_written_to(shop):
+    error = PermissionError(errno.EACCES, 'Permission denied', 'runs/free/.lock')
+    with patch.object(cli.FileLock, 'acquire', side_effect=error):
+        code, _, err = called('fcnet_train', *SHORT, '--out', 'runs/free')
+    assert [code, err.count('\n')] == [2, 1] and 'denied' in err and 'runs/free' in err
+
+def test_only_files_of_killed_writers_are_removed(shop):
+    folder = Path('runs/first')
+    foreign = ['.notes.txt.tmp', '.model.safetensors.tmp', '.x.0123456789abcdef.tmp']
+    for name in foreign: (folder/name).write_text('mine')
+    (folder/'.curves.png.0123456789abcdef.tmp').mkdir()
+    assert called('fcnet_train', '--resume', folder)[0] == 0
+    assert {*foreign, '.curves.png.0123456789abcdef.tmp'} < set(listed('first'))
+
+# ---- data that have moved
+
+def test_data_that_have_moved(shop):
+    Path('few').rename('elsewhere')
+    code, _, err = called('fcnet_train', '--resume', 'runs/first')
+    assert [code, err.count('\n')] == [2, 1] and 'few: there is no such folder' in err
+    code, out, err = called('fcnet_train', '--resume', 'runs/first', '--data', 'elsewhere')
+    assert [code, err, out.splitlines()[0]] == [0, '', '8 of 8 epochs are done']
+    assert called('fcnet_evaluate', 'runs/first', '--data', 'elsewhere')[0] == 0
+    x, y, *_ = get_data()
+    write_digits('others', x[600:1200], y[600:1200])
+    code, _, err = called('fcnet_train', '--resume', 'runs/first', '--data', 'others')
+    assert [code, err.count('\n')] == [2, 1] and 'not what was trained' in err
+
+def test_a_model_holds_no_absolute_path(shop):
+    data = os.path.abspath('few')
+    called('fcnet_train', *SHORT[2:], '--data', data, '--out', os.path.abspath('runs/far'))
+    assert os.path.dirname(data).encode() not in model_file('far').read_bytes()
+    assert load(model_file('far'))['data'] == '../../few'
+    assert called('fcnet_evaluate', 'runs/far')[0] == 0
 
 # ---- recipes
 
@@ -475,6 +527,46 @@ def test_scores_that_are_no_numbers_are_refused(shop):
     save('wide.safetensors', scaled(1e30))
     with pytest.raises(ValueError, match='wide.safetensors: scores are not finite'):
         fcnet_predict('wide.safetensors', 'digit0.png')
+
+def test_folders_patterns_and_standard_input(shop, monkeypatch):
+    Path('scans').mkdir()
+    for name in ('b.png', 'a.png', '.hidden'): shutil.copy('digit0.png', f'scans/{name}')
+    for words in (['scans'], ['scans/*.png'], ['scans/[ab].png']):
+        code, out, err = called('fcnet_predict', 'runs/first', *words)
+        assert [code, err] == [0, '']
+        assert [line.split()[0] for line in out.splitlines()] == ['scans/a.png',
+                                                                  'scans/b.png']
+    content = io.BytesIO(Path('digit0.png').read_bytes())
+    with patch.object(sys, 'stdin', SimpleNamespace(buffer=content)):
+        assert called('fcnet_predict', 'runs/first', '-')[1].startswith('-  ')
+    Path('none').mkdir()
+    for name in ('none', 'x*.png', '['):
+        code, out, err = called('fcnet_predict', 'runs/first', name, 'digit0.png')
+        assert [code, err.count('\n'), out.count('\n')] == [2, 1, 1] and name in err
+
+@pytest.mark.parametrize('change, words', [
+    (lambda x: 255/256 - x, 'their border is 1.0'),
+    (lambda x: x.view(-1, 28, 28).mT.reshape(-1, 784), 'perhaps transposed')])
+def test_a_network_of_other_pictures(shop, change, words):
+    x, y, *_ = get_data()
+    write_digits('other', change(x[:3000]), y[:3000])
+    code, _, err = called('fcnet_train', '--data', 'other', '--hidden', 20, '--epochs', 4,
+                          '--out', 'runs/other')
+    assert [code, err.count('\n')] == [0, 1] and words in err
+    shown = change(x[4000:4030])
+    for i, pixels in enumerate((shown*256).byte().view(-1, 28, 28).numpy()):
+        Image.fromarray(pixels).save(f'{i}.png')
+    files = [f'{i}.png' for i in range(30)]
+    _, out, err = called('fcnet_predict', 'runs/other', *files)
+    assert err.count('\n') == 1 and words in err and '--as-is' in err
+    code, out, err = called('fcnet_predict', 'runs/other', *files, '--as-is')
+    assert [code, err] == [0, '']
+    model, info = load_model('runs/other')
+    pixels = torch.stack([open_as_is(file) for file in files])
+    p = model(normalize(pixels, info['mean'], info['std'])).softmax(1)
+    said = [line.split()[1] for line in out.splitlines()]
+    assert said == [str(q.argmax().item()) if q.max() >= 0.9 else '?' for q in p]
+    assert (p.argmax(1) == y[4000:4030]).float().mean() > 0.7
 
 def test_from_python_one_image_or_many(shop, capsys):
     assert fcnet_predict('runs/first', 'digit0.png') is None
@@ -540,6 +632,79 @@ def test_names_that_cannot_be_printed(shop):
     ('\udcff', '\\udcff')])
 def test_printable(words, shown):
     assert printable(words) == shown
+
+@pytest.mark.parametrize('encoding', ['ascii', 'cp1252', 'utf-8'])
+def test_a_name_that_the_terminal_does_not_know(shop, encoding):
+    for name in ('数.png', 'é.png'): shutil.copy('digit0.png', name)
+    words = ['fcnet_predict', 'runs/first', '数.png', 'é.png', 'none數', 'digit1.png']
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2)]
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]), \
+         patch.object(sys, 'argv', words), pytest.raises(SystemExit) as ended: main()
+    for stream in streams: stream.flush()
+    out, err = (stream.buffer.getvalue().decode(encoding) for stream in streams)
+    assert ended.value.code == 2 # for the one that is not there
+    assert [out.count('\n'), err.count('\n')] == [3, 1] and 'digit1.png' in out
+    assert ('\\u6570' in out) == (encoding != 'utf-8')
+
+class Full(io.StringIO):
+    "A device that is full, or a pipe that nobody reads."
+    def __init__(self, number):
+        super().__init__()
+        self.error = OSError(number, os.strerror(number))
+        self.file = open(os.devnull, 'w')
+    def write(self, words): raise self.error
+    def fileno(self): return self.file.fileno()
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EPIPE])
+def test_a_run_goes_on_when_nothing_can_be_printed(shop, number):
+    stream = Full(number)
+    words = ['fcnet_train', *SHORT, '--out', 'runs/mute']
+    with redirect_stdout(stream), redirect_stderr(stream), \
+         patch.object(sys, 'argv', words), pytest.raises(SystemExit) as ended: main()
+    assert not ended.value.code and training_of('mute')['step'] == 20
+
+def test_predictions_that_cannot_be_printed_are_a_fault(shop):
+    err = io.StringIO()
+    with redirect_stdout(Full(errno.ENOSPC)), redirect_stderr(err), pytest.raises(
+            SystemExit) as ended, patch.object(sys, 'argv', ['fcnet_predict', 'runs/first',
+                                                             'digit0.png']): main()
+    assert ended.value.code == 2 and 'No space left' in err.getvalue()
+
+def test_streams_that_are_closed(shop):
+    line = f'"{COMMANDS}/fcnet_predict" --json runs/first none.png digit0.png'
+    done = subprocess.run(line + ' 2>&-', shell=True, stdout=subprocess.PIPE, env=ENV)
+    assert done.returncode == 2 # and the line for none.png is not among the JSON
+    assert [json.loads(row)['file'] for row in done.stdout.splitlines()] == ['digit0.png']
+    words = ['fcnet_evaluate', 'runs/first']
+    with redirect_stdout(None), patch.object(sys, 'argv', words), pytest.raises(
+            SystemExit) as ended: main()
+    assert not ended.value.code
+
+@pytest.mark.parametrize('name', ['fcnet_predict@2', 'fcnet-predict', 'fcnet_predict 0.1',
+                                  'my.predict.exe'])
+def test_a_program_with_another_name(shop, name):
+    out = called(f'some/folder/{name}', '--help')[1]
+    assert fcnet_predict.__doc__ in ' '.join(out.split())
+
+def test_the_command_may_be_the_first_argument():
+    for word in ('predict', 'fcnet_predict'):
+        out = called('cli.py', word, '--help')[1]
+        assert fcnet_predict.__doc__ in ' '.join(out.split())
+    for words in ([], ['magic']):
+        code, _, err = called('cli.py', *words)
+        assert code == 2 and 'expected one of train, predict, evaluate, bench' in err
+
+def test_a_model_in_a_folder_to_read_only(shop):
+    error = PermissionError(13, 'Permission denied', 'runs/first/confusion.png')
+    with patch.object(cli, 'atomic_write', side_effect=error):
+        code, out, err = called('fcnet_evaluate', 'runs/first')
+    assert [code, err.count('\n')] == [0, 1] and 'accuracy' in out
+    assert 'no figure' in err and 'runs/first/confusion.png' in err
+
+def test_an_allocation_that_fails_is_one_line(in_tmp):
+    words = "DefaultCPUAllocator: can't allocate memory: you tried 80 bytes"
+    with patch.object(cli, 'join', side_effect=RuntimeError(words)):
+        assert called('fcnet_train') == (2, '', f'fcnet_train: {words}\n')
 
 def test_a_reader_that_stops_reading(shop):
     line = f'"{COMMANDS}/fcnet_evaluate" runs/first | head -1'

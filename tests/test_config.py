@@ -14,8 +14,9 @@ from fcnet.accelerate import BFloat16Linear
 from fcnet.checkpoint import load, save
 from fcnet.classify import CrossEntropy, OneHotMSE
 from fcnet.config import (Settings, build_callbacks, build_learner, build_loss,
-                          build_model, build_optimizer, check_memory, hidden_sizes,
-                          load_model, normalized_data, resume_training)
+                          build_model, build_optimizer, check_form, check_memory,
+                          hidden_sizes, load_model, normalized_data, picture_form,
+                          resume_training)
 from fcnet.data import Data, get_data
 from fcnet.layers import Linear, Sequential
 from fcnet.nn_module import MLP
@@ -250,6 +251,27 @@ def test_mnist_is_normalized_by_its_training_digits(raw):
     back = data.x_train[:1000]*std + mean
     torch.testing.assert_close(back, raw.x_train[:1000], atol=1e-5, rtol=0)
 
+def test_labels_that_start_from_1_are_reported(monkeypatch):
+    monkeypatch.setattr(config, 'get_data', lambda folder: as_read([1, 2, 3]))
+    with pytest.warns(UserWarning, match='mine: labels start from 1, not from 0'):
+        normalized_data('mine')
+
+TURNED = {'transposed': lambda x: x.mT, 'inverted': lambda x: 1 - x,
+          'mirrored': lambda x: x.flip(-1), 'moved': lambda x: x.roll(3, -1),
+          'as large as the picture': lambda x: F.interpolate(x[:,None], 40)[:,0,6:-6,6:-6],
+          'on gray': lambda x: x.clamp(0.1)}
+
+@pytest.mark.parametrize('change', TURNED.values(), ids=TURNED)
+def test_pictures_in_another_form_are_reported(raw, change):
+    x = change(raw.x_train[:600].view(-1, 28, 28)).reshape(-1, 784)
+    with pytest.warns(UserWarning, match='mine: pictures unlike those .* --as-is'):
+        check_form('mine', picture_form(x))
+
+@pytest.mark.parametrize('rows', [slice(60), slice(1000, 1300), slice(50000)])
+def test_pictures_like_those_of_mnist_are_not_reported(raw, rows, recwarn):
+    check_form('mine', picture_form(raw.x_train[rows]))
+    assert not recwarn
+
 def test_whole_learns_from_the_validation_digits_as_well(folder):
     data, mean, _ = normalized_data(folder, whole=True)
     raw = get_data(folder)
@@ -259,7 +281,7 @@ def test_whole_learns_from_the_validation_digits_as_well(folder):
     assert len(normalized_data(folder)[0].x_train) == 100
 
 def test_the_memory_that_a_network_needs():
-    words = '1000796000010 parameters need about 22370 GiB, here are'
+    words = '1000796000010 parameters need about 39147 GiB, here are'
     with pytest.raises(ValueError, match=words): # 785*10**6 + (10**6 + 1)*10**6 + ...
         check_memory([784, 10**6, 10**6, 10])
     check_memory([784, 100, 10])
@@ -268,10 +290,31 @@ def test_memory_is_not_checked_where_the_system_does_not_tell(monkeypatch):
     monkeypatch.delattr(config.os, 'sysconf')
     check_memory([784, 10**9, 10])
 
+@pytest.mark.parametrize('file', ['memory.max', 'memory/memory.limit_in_bytes'])
+@pytest.mark.parametrize('limit, fits', [('1000000', False), ('max', True),
+                                         ('9223372036854771712', True)])
+def test_a_container_may_have_less_memory(monkeypatch, tmp_path, file, limit, fits):
+    (tmp_path/'memory').mkdir()
+    (tmp_path/file).write_text(limit + '\n')
+    monkeypatch.setattr(config, 'CGROUP', tmp_path)
+    if fits: check_memory([784, 100, 10])
+    else:
+        with pytest.raises(ValueError, match='79510 parameters'):
+            check_memory([784, 100, 10])
+
+@pytest.mark.parametrize('settings, n_bytes', [
+    ({}, 42), (dict(opt='adamw'), 60), (dict(opt='adam', average=0.9), 78)])
+def test_memory_of_optimizers_and_averages(monkeypatch, folder, tmp_path, settings,
+                                           n_bytes):
+    asked = []
+    monkeypatch.setattr(config, 'check_memory', lambda *args: asked.append(args))
+    build_learner(Settings(data=folder, **settings), tmp_path/'a.safetensors')
+    assert asked == [([784, 100, 10], n_bytes)]
+
 @pytest.mark.parametrize('pages, fits', [(2**18, True), (2**18-2**10, False)])
 def test_memory_is_counted_in_pages(monkeypatch, pages, fits):
     monkeypatch.setattr(config.os, 'sysconf',
-                        {'SC_PAGE_SIZE': 24, 'SC_PHYS_PAGES': pages}.get)
+                        {'SC_PAGE_SIZE': 42, 'SC_PHYS_PAGES': pages}.get)
     sizes = [2**9-1, 2**9] # 2**18 parameters
     if fits: check_memory(sizes)
     else:
@@ -280,7 +323,7 @@ def test_memory_is_counted_in_pages(monkeypatch, pages, fits):
 def test_a_network_without_enough_memory_is_never_built(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(config, 'build_model', None)
     s = Settings(hidden=','.join(['100000']*12), data=folder)
-    with pytest.raises(ValueError, match='need about 2'):
+    with pytest.raises(ValueError, match='need about 4'):
         build_learner(s, tmp_path/'a.safetensors')
 
 # ---- the learner
@@ -309,7 +352,8 @@ def test_the_checkpoint_describes_the_run(folder, tmp_path):
     assert extra.pop('sizes') == [784, 7, 10]
     assert [extra.pop('mean'), extra.pop('std')] == [mean, std]
     assert extra.pop('checksum') > 0
-    assert extra == asdict(s)
+    assert extra.pop('pictures')['border'] < 0.01
+    assert extra == asdict(s) | {'data': 'few'} # beside the run
     assert learn.callbacks[-1].path == tmp_path/'a.safetensors'
 
 def test_the_seed_decides_everything_random(folder, tmp_path):
@@ -390,6 +434,21 @@ def test_a_run_is_not_resumed_with_other_digits(stopped):
     with pytest.raises(ValueError, match='not what was trained, checksum was'):
         resume_training(learn, path)
 
+def test_a_run_is_resumed_with_data_that_have_moved(stopped, tmp_path):
+    settings, path = stopped
+    assert str(tmp_path) not in str(path.read_bytes()[:10**4])
+    Path(settings['data']).rename(tmp_path/'moved')
+    learn = build_learner(Settings(**settings | {'data': str(tmp_path/'moved')}), path)
+    resume_training(learn, path)
+    assert learn.step == 6
+
+def test_a_setting_of_a_newer_version_is_named(stopped):
+    settings, path = stopped
+    save(path, load(path) | {'warmup': 5})
+    learn = build_learner(Settings(**settings), path)
+    with pytest.warns(UserWarning, match='warmup is not known to this version'):
+        resume_training(learn, path)
+
 def test_a_setting_that_a_file_lacks_had_its_default(stopped):
     settings, path = stopped
     values = load(path)
@@ -418,6 +477,7 @@ def test_a_network_comes_back_from_its_file_or_folder(saved):
     for place in (path, path.parent, str(path)):
         again, info = load_model(place)
         assert torch.equal(again(x), model(x)) and not again.training
+        del info['pictures'], info['finished'] # what the file does not say
         assert info == {k: v for k, v in values.items() if not k.startswith('model.')}
         assert [type(m) for m in again.layers] == [type(m) for m in model.layers]
         assert again.layers[2].p == 0.5

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from fcnet.data import (Data, check_choice, check_count, check_range, check_shape,
-                        get_data, normalize, read_idx, read_idx_head, show_digits,
-                        show_weights)
+                        file_kind, find_idx, get_data, normalize, read_idx,
+                        read_idx_head, show_digits, show_weights)
 
 IMAGES = 'train-images-idx3-ubyte'
 LABELS = 'train-labels-idx1-ubyte'
@@ -207,15 +207,15 @@ def test_read_idx_names_a_missing_file():
     (idx(12, 28, 28)[:-1], 'holds 9407 bytes, the header says 9408'),
     (idx(12, 28, 28) + b'x', 'holds over 9408 bytes, the header says 9408'),
     (idx(2**10, 2**10) + b'x', 'holds over 1048576 bytes'), # a block, then one byte
-    (b'', 'starts with nothing, expected an IDX file of 1 to 3 axes: 00 00 08 01'),
+    (b'', 'starts with nothing, expected an IDX file of bytes, of 1 to 4 axes: 00 00'),
     (idx(12, 28, 28)[:3], 'starts with 00 00 08,'),
     (idx(12, 28, 28)[:9], 'starts with 00 00 08 03,'),
-    (b'\x89PNG' + idx(12), 'starts with 89 50 4e 47,'),
-    (b'\0\0\x0d' + idx(12)[3:], 'starts with 00 00 0d 01,'),
+    (b'\x89PNG' + idx(12), 'is a PNG image, expected'),
+    (b'\0\0\x0d' + idx(12)[3:], 'is IDX of float32, expected'),
     (b'\1' + idx(12)[1:], 'starts with 01 00 08 01,'),
-    (bytes([0, 0, 8, 0]) + bytes(2000), '1 to 3 axes'),
-    (bytes([0, 0, 8, 4]) + bytes(2000), '1 to 3 axes'),
-    (bytes([0, 0, 8, 255]) + bytes(2000), '1 to 3 axes'),
+    (bytes([0, 0, 8, 0]) + bytes(2000), '1 to 4 axes'),
+    (bytes([0, 0, 8, 5]) + bytes(2000), '1 to 4 axes'),
+    (bytes([0, 0, 8, 255]) + bytes(2000), '1 to 4 axes'),
     (struct.pack('>4B3I', 0, 0, 8, 3, *[2**31]*3),
      'holds 0 bytes, the header says 9903520314283042199192993792')])
 def test_read_idx_refuses_a_broken_file(tmp_path, content, message):
@@ -230,9 +230,9 @@ def damage(packed):
     return packed[:10] + b'\xff' + packed[11:]
 
 
-@pytest.mark.parametrize('content', [gzip.compress(idx(500))[:-9], idx(500),
+@pytest.mark.parametrize('content', [gzip.compress(idx(500))[:-9],
                                      damage(gzip.compress(idx(500)))],
-                         ids=['cut short', 'not packed', 'damaged'])
+                         ids=['cut short', 'damaged'])
 def test_read_idx_refuses_a_broken_gzip_file(tmp_path, content):
     path = tmp_path/'some-file.gz'
     path.write_bytes(content)
@@ -240,6 +240,21 @@ def test_read_idx_refuses_a_broken_gzip_file(tmp_path, content):
         read_idx(path)
     assert str(e.value).startswith(f'{path}: not a whole gzip file (')
     assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('name, pack', [('raw.gz', bytes), ('packed', gzip.compress)])
+def test_read_idx_goes_by_the_content_not_the_name(tmp_path, name, pack):
+    (tmp_path/name).write_bytes(pack(idx(500, fill=3)))
+    assert (read_idx(tmp_path/name) == 3).all()
+
+
+@pytest.mark.parametrize('head, words', [
+    (b'\n<!DOCTYPE html><p>', 'is a web page'), (b'BZh91AY', 'is bzip2'),
+    (b'<?xml version="1.0"?>\n<svg>', 'is SVG'), (b'\0\0\x0c\1', 'is IDX of int32'),
+    (b'\0\0\0\x18ftypheic\0', 'is HEIC, expected JPEG'), (b'%!PS-Adobe', 'is PostScript'),
+    (b'', 'starts with nothing'), (b'abc', 'starts with 61 62 63')])
+def test_what_a_file_is_in_words(head, words):
+    assert file_kind(head).startswith(words)
 
 
 def test_read_idx_stops_after_the_bytes_that_the_header_announces(tmp_path):
@@ -266,10 +281,41 @@ def test_get_data_reads_raw_files(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(get_data(str(tmp_path)), data))
 
 
-def test_get_data_prefers_packed_files(tmp_path):
+def test_get_data_refuses_a_packed_and_a_raw_file_that_differ(tmp_path):
     write_pair(tmp_path, idx(12, 28, 28), idx(12))
-    (tmp_path/f'{LABELS}.gz').write_bytes(gzip.compress(idx(12, fill=7)))
-    assert (get_data(tmp_path).y_train == 7).all()
+    packed = tmp_path/f'{LABELS}.gz'
+    packed.write_bytes(gzip.compress(idx(12, fill=7)))
+    with pytest.raises(ValueError, match=f'{LABELS} and {LABELS}.gz differ, expected'):
+        get_data(tmp_path)
+    packed.write_bytes(gzip.compress(idx(12)))
+    assert (get_data(tmp_path).y_train == 0).all()
+
+
+@pytest.mark.parametrize('form', [
+    '{}.idx3-ubyte', 'emnist-digits-{}-idx3-ubyte.gz', 'raw/{}-idx3-ubyte',
+    'MNIST/raw/{}-idx3-ubyte', '{0}-idx3-ubyte/{0}-idx3-ubyte', '{}-idx3-ubyte.idx',
+    'TRAIN-IMAGES.IDX3-UBYTE'])
+def test_names_that_files_get_elsewhere(tmp_path, form):
+    for other in ('notes.txt', 'train-images.png', 'old-train-images-idx3'):
+        (tmp_path/other).write_text('something else')
+    file = tmp_path/form.format('train-images')
+    file.parent.mkdir(exist_ok=True, parents=True)
+    file.write_bytes(idx(12, 28, 28))
+    assert find_idx(tmp_path, IMAGES) == file
+
+
+def test_the_test_part_may_be_called_test_and_the_nearest_file_is_taken(tmp_path):
+    (tmp_path/'raw').mkdir()
+    (tmp_path/'raw/t10k-labels-idx1-ubyte').write_bytes(idx(12))
+    (tmp_path/'qmnist-test-labels-idx1-ubyte').write_bytes(idx(12))
+    assert find_idx(tmp_path, 't10k-labels-idx1-ubyte').name.startswith('qmnist')
+
+
+def test_of_several_data_sets_none_is_taken_by_chance(tmp_path):
+    for kind in ('letters', 'digits'):
+        (tmp_path/f'emnist-{kind}-{LABELS}').write_bytes(idx(12, fill=len(kind)))
+    with pytest.raises(ValueError, match='emnist-digits-.* and emnist-letters-.* differ'):
+        find_idx(tmp_path, LABELS)
 
 
 @pytest.mark.parametrize('n', [6, 7, 11, 12, 13])
@@ -292,12 +338,18 @@ def test_get_data_needs_six_images_to_split(tmp_path):
     (idx(12, 28, 28), idx(12, 1), r'labels has shape \(12, 1\), expected \(12,\)'),
     (idx(12, 14, 56), idx(12), r'\(12, 14, 56\), expected \(n, 28, 28\)'),
     (idx(12, 32, 32), idx(12), r'\(12, 32, 32\), expected \(n, 28, 28\)'),
-    (idx(12, 784), idx(12), r'\(12, 784\), expected \(n, 28, 28\)')])
+    (idx(12, 28, 28, 3), idx(12), r'\(12, 28, 28, 3\), expected \(n, 28, 28\)')])
 def test_get_data_refuses_files_that_do_not_fit(tmp_path, images, labels, message):
     write_pair(tmp_path, images, labels)
     name = LABELS if 'labels' in message else IMAGES
     with pytest.raises(ValueError, match=f'{tmp_path/name}: .*{message}'):
         get_data(tmp_path)
+
+
+@pytest.mark.parametrize('shape', [(12, 784), (12, 28, 28, 1)])
+def test_get_data_reads_shapes_that_can_only_mean_one_thing(tmp_path, shape):
+    write_pair(tmp_path, idx(*shape, fill=128), idx(12))
+    assert get_data(tmp_path).x_train.shape == (10, 784)
 
 
 @pytest.mark.parametrize('missing', [IMAGES, LABELS])

@@ -1,6 +1,7 @@
 "Finding a learning rate, clipping gradients, looking at activations."
 import inspect
 import math
+import pickle
 from contextlib import contextmanager
 from copy import deepcopy
 from types import SimpleNamespace
@@ -13,9 +14,10 @@ from torch import nn
 
 from fcnet.classify import CrossEntropy
 from fcnet.data import Data
+from fcnet.deep import Residual
 from fcnet.diagnose import ActivationStats, ClipGradients, lr_find
 from fcnet.init import layer_stats
-from fcnet.layers import Linear, ReLU, Sequential, Tanh
+from fcnet.layers import MSE, Linear, Module, ReLU, Sequential, Tanh
 from fcnet.learner import Callback, Learner, Schedule
 from fcnet.nn_module import MLP
 from fcnet.optim import SGD
@@ -71,6 +73,26 @@ def test_the_limit_must_be_above_0(max_norm):
     with pytest.raises(ValueError, match=words):
         ClipGradients(max_norm)
 
+
+class Edge(Module):
+    "A root, whose slope at 0 is infinite, or nan."
+    def __init__(self, slope):
+        super().__init__()
+        self.slope = slope
+    def fwd(self, x): return x.abs().sqrt(), x
+    def bwd(self, grad, x, need_inp): return (grad + self.slope,)
+
+@pytest.mark.parametrize('slope', [math.inf, -math.inf, math.nan, 1e30])
+def test_a_norm_that_is_not_finite_ends_the_run_before_the_step(slope):
+    model = Sequential([Linear(3, 2), Edge(slope)]) # of 1e30 the square is infinite
+    opt = SGD(model.parameters(), lr=0.1)
+    x = torch.randn(20, 3)
+    learn = Learner(model, Data(x, x[:,:2], x, x[:,:2]), opt, MSE(), metrics={},
+                    callbacks=[ClipGradients(1.)])
+    before = deepcopy(model.state_dict())
+    words = 'ClipGradients: the norm of the gradients is (inf|nan) in epoch 1, batch 1'
+    with pytest.raises(FloatingPointError, match=words): learn.fit(1)
+    for name, t in model.state_dict().items(): assert torch.equal(t, before[name])
 
 # ---- lr_find
 
@@ -214,6 +236,15 @@ def test_lr_find_leaves_a_hand_written_learner_alone_if_it_fails(few):
         if name != 'training': assert torch.equal(t, before[name])
     assert learn.state_dict()['training'] == before['training']
 
+def test_lr_find_leaves_nothing_on_the_loss_however_it_ends(few):
+    class Interrupted(CrossEntropy):
+        def bwd(self, *_): raise KeyboardInterrupt
+        def backward(self, *_, **__): raise KeyboardInterrupt # its pass stays
+    learn = hand_made(first(few))
+    learn.loss = Interrupted()
+    with pytest.raises(KeyboardInterrupt): lr_find(learn)
+    assert learn.loss.stack == [] and learn.model.stack == []
+
 def test_the_trial_draws_from_a_copy_of_the_learners_generator(few):
     def losses(seed):
         learn = in_torch(first(few), net=MLP([784, 10]), bs=16,
@@ -250,6 +281,10 @@ def test_callbacks_take_no_part_in_the_trial(few):
 
 # ---- activations
 
+class SeeBatches(Callback):
+    "The last batch."
+    def after_batch(self, learn): self.x = learn.x
+
 def numbered_rows(n=100):
     x = torch.arange(float(n))[:,None].expand(n, 6).contiguous()
     return Data(x, torch.zeros(n).long(), torch.ones(9, 6), torch.zeros(9).long())
@@ -266,10 +301,11 @@ def test_looking_changes_nothing():
 @pytest.mark.parametrize('make', [hand_made, in_torch])
 def test_the_last_look_agrees_with_a_look_by_hand(few, make):
     look = ActivationStats(every=1, n_rows=16)
-    learn = make(first(few), look)
+    batches = SeeBatches()
+    learn = make(first(few), look, batches)
     learn.fit(2)
     assert look.steps == [1, 2, 3, 4] and look.names == ['1 ReLU']
-    x = learn.x[:16]
+    x = batches.x[:16]
     for layer in learn.model.layers[:2]: x = layer(x)
     x = x.detach()
     torch.testing.assert_close(look.stats[-1], layer_stats([x]))
@@ -287,9 +323,9 @@ def test_it_looks_every_so_many_batches_and_counts_on_in_the_next_fit(few):
 def test_a_plain_sequential_is_looked_at_layer_by_layer_and_drawn(few):
     net = nn.Sequential(nn.Linear(784, 9), nn.Tanh(), nn.Linear(9, 10), nn.ReLU())
     look = ActivationStats(every=1)
-    learn = in_torch(first(few), look, net=net)
-    learn.fit(2)
-    acts = [net[:2](learn.x).detach(), net(learn.x).detach()]
+    batches = SeeBatches()
+    in_torch(first(few), look, batches, net=net).fit(2)
+    acts = [net[:2](batches.x).detach(), net(batches.x).detach()]
     assert look.names == ['1 Tanh', '3 ReLU'] and len(look.stats) == 4
     torch.testing.assert_close(look.stats[-1], layer_stats(acts))
     for counts, a in zip(look.histograms[-1], acts, strict=True): # without sign
@@ -333,10 +369,135 @@ def test_drawing_leaves_the_numbers_alone(few):
     look.plot()
     assert torch.stack(look.stats).isfinite().all()
 
+class Branches(nn.Module):
+    "Has `layers`, which are not a row; one is called twice, and one works in place."
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6)])
+        self.norm = nn.BatchNorm1d(6)
+        self.last = nn.ReLU(inplace=True)
+        self.nothing = None
+    def acts(self, x):
+        first, relu, second = self.layers
+        one = relu(first(x))
+        two = relu(second(x + one))
+        norm = self.norm(two + x)
+        return one, two, norm, norm.clamp(min=0)
+    def forward(self, x):
+        first, relu, second = self.layers
+        return self.last(self.norm(relu(second(x + relu(first(x)))) + x))
+
+def test_any_module_is_looked_at_as_it_computes():
+    torch.manual_seed(0)
+    net = Branches()
+    look = ActivationStats(every=1)
+    batches = SeeBatches()
+    learn = in_torch(numbered_rows(), look, batches, net=net)
+    learn.fit(2)
+    assert look.names == ['1 ReLU', '1 ReLU', '3 BatchNorm1d', '4 ReLU']
+    acts = [a.detach() for a in net.eval().acts(batches.x)]
+    torch.testing.assert_close(look.stats[-1], layer_stats(acts))
+    look.plot()
+
+def test_nested_hand_written_layers_are_looked_at():
+    inner = [Linear(6, 6), ReLU(), Sequential([Linear(6, 6), Tanh()])]
+    block = Residual(inner)
+    model = Sequential([Linear(6, 6), block, ReLU(), Linear(6, 3)])
+    look = ActivationStats(every=1)
+    batches = SeeBatches()
+    opt = SGD(model.parameters(), lr=0.01)
+    learn = Learner(model, numbered_rows(), opt, CrossEntropy(),
+                    callbacks=[look, batches])
+    learn.fit(1)
+    assert look.names == ['2 ReLU', '4 Tanh', '5 ReLU']
+    x = model.layers[0].forward(batches.x)
+    one = inner[1].forward(inner[0].forward(x))
+    two = inner[2].forward(one)
+    three = model.layers[2].forward(x + two)
+    torch.testing.assert_close(look.stats[-1], layer_stats([one, two, three]))
+    assert block.layers == inner and model.layers[1] is block
+
+class ByFunctions(nn.Module):
+    "Its activation is a function, and a layer that is not called."
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(6, 3)
+        self.unused = nn.ReLU()
+    def forward(self, x): return self.one(x).relu()
+
+@pytest.mark.parametrize('model', [
+    ByFunctions(), nn.Linear(6, 3), nn.Sequential(nn.Linear(6, 3)), Linear(6, 3),
+    Sequential([Linear(6, 3)])], ids=lambda m: type(m).__name__)
+def test_what_cannot_be_looked_at_is_refused_before_the_fit(model):
+    ours = isinstance(model, Module)
+    opt = SGD(model.parameters(), lr=0.1)
+    loss = CrossEntropy() if ours else F.cross_entropy
+    learn = Learner(model, numbered_rows(), opt, loss, callbacks=[ActivationStats()])
+    before = deepcopy(learn.state_dict())
+    with pytest.raises(ValueError, match='ActivationStats: .* calls no activation'):
+        learn.fit(1)
+    for name, t in learn.state_dict().items():
+        if name != 'training': assert torch.equal(t, before[name])
+
+class Fails(nn.Module):
+    "An activation that raises an error in its third look, and draws in each."
+    looks = 0
+    def forward(self, x):
+        if not self.training: self.looks += 1
+        if self.looks == 3: raise self.error
+        return F.dropout(x, 0.1)
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, RuntimeError])
+def test_a_look_leaves_nothing_behind_however_it_ends(error):
+    net = nn.Sequential(nn.Linear(6, 3), nn.ReLU(), Fails(), nn.Dropout(0.5))
+    net[2].error = error
+    learn = SimpleNamespace(model=net, x=torch.ones(5, 6),
+                            data=SimpleNamespace(x_train=torch.ones(5, 6)))
+    look = ActivationStats(every=1)
+    net.train()
+    net[3].eval() # by hand
+    torch.manual_seed(0)
+    drawn = torch.get_rng_state()
+    look.before_fit(learn)
+    look.after_batch(learn)
+    with pytest.raises(error): look.after_batch(learn)
+    assert [m.training for m in net.modules()] == [True]*4 + [False]
+    assert not any(m._forward_hooks for m in net.modules())
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+@pytest.mark.parametrize('make', [hand_made, in_torch])
+def test_a_learner_that_was_looked_at_can_be_copied_and_pickled(few, make):
+    learn = make(first(few), ActivationStats(every=1), ClipGradients(1.))
+    learn.generator = torch.Generator()
+    learn.fit(1)
+    lr_find(learn, n_steps=3)
+    other = deepcopy(learn) if make is hand_made else pickle.loads(pickle.dumps(learn))
+    other.fit(1)
+    assert len(other.history) == 2 and len(learn.history) == 1
+
+def test_a_model_that_takes_another_way_is_not_looked_at():
+    class Sometimes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleList([nn.Linear(6, 3), nn.ReLU()])
+        def forward(self, x):
+            return self.parts[1](self.parts[0](x)) if x.sum() > 9 else x
+    look = ActivationStats(every=1)
+    learn = SimpleNamespace(model=Sometimes(), x=torch.ones(5, 6),
+                            data=SimpleNamespace(x_train=torch.ones(5, 6)))
+    look.before_fit(learn)
+    look.after_batch(learn)
+    learn.x = torch.zeros(5, 6)
+    look.after_batch(learn)
+    assert look.steps == [1] and len(look.stats) == len(look.histograms) == 1
+
 def test_half_precision_can_be_looked_at():
     look = ActivationStats(every=1)
     net = nn.Sequential(nn.Tanh()).bfloat16()
-    look.after_batch(SimpleNamespace(model=net, x=torch.randn(5, 3).bfloat16()))
+    x = torch.randn(5, 3).bfloat16()
+    learn = SimpleNamespace(model=net, x=x, data=SimpleNamespace(x_train=x))
+    look.before_fit(learn)
+    look.after_batch(learn)
     assert look.histograms[-1][0].sum() == 15
 
 def test_nothing_to_draw_is_an_error():

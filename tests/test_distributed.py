@@ -1,11 +1,15 @@
 "Tests of fcnet.distributed. This file is also the program that `torchrun` starts."
 import io
+import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from time import monotonic, sleep
 
 import numpy as np
@@ -22,10 +26,10 @@ from fcnet.data import Data
 from fcnet.deep import BatchNorm
 from fcnet.distributed import (average, join, leave, parallel, rank_and_world,
                                step_seconds)
-from fcnet.layers import Linear, ReLU, Sequential
+from fcnet.layers import Linear, ReLU, Sequential, Tanh
 from fcnet.learner import Callback, Learner, Progress, Schedule
-from fcnet.optim import SGD
-from fcnet.regularize import Dropout
+from fcnet.optim import SGD, Adam
+from fcnet.regularize import EMA, Dropout
 from fcnet.streaming import Blocks, FromFile, map_idx
 
 KINDS = ('ours', 'torch')
@@ -58,12 +62,13 @@ def trained(*args, **kwargs):
     return weights(learn), list(learn.history)
 
 class StopAt(Callback):
-    "Ask one rank to stop, once, at a point of the run."
+    "Ask one rank to stop, once, at a point of the run; as a signal does before a step."
     def __init__(self, point, step, rank=1):
         def stop(learn):
             if learn.step != step or rank_and_world()[0] != rank or self.done: return
             self.done = True
-            learn.stopped = True
+            if point == 'before_step': learn.interrupted = True
+            else: learn.stopped = True
         self.done = False
         setattr(self, point, stop)
 
@@ -101,14 +106,87 @@ def trained_on_card(kind):
     parallel(learn).fit(5)
     return [w.cpu() for w in weights(learn)]
 
-def refusal(learn):
+def refusal(learn, epochs=1):
     "The error of a fit on all ranks."
-    try: parallel(learn).fit(1)
+    try: parallel(learn).fit(epochs)
     except (ValueError, FloatingPointError) as e: return f'{type(e).__name__}: {e}'
+
+class SpoilBatch(Callback):
+    def before_batch(self, learn): learn.x = learn.x*float('nan')
+
+class Setting(Callback):
+    "A callback with a setting of any kind."
+    def __init__(self, value): self.value = value
+
+def change_optimizer(learn): learn.opt = Adam(learn.model.parameters(), 0.1)
+def change_momentum(learn): learn.opt.param_groups[0]['momentum'] = 0.8
+def change_memory(learn):
+    for p in learn.model.parameters(): p.grad = torch.ones_like(p)
+    learn.opt.step()
+    for p in learn.model.parameters(): p.sub_(-0.1) # the weights are what they were
+def change_bs(learn): learn.bs = 31
+def change_metrics(learn): learn.metrics = {'accuracy': lambda scores, y: 0.}
+def change_draws(learn): torch.rand(1, generator=learn.generator)
+def change_loss(learn): learn.loss = CrossEntropy(0.1)
+def change_weight_of_loss(learn): learn.loss.weight = torch.tensor([1., 2., 3.])
+def change_activation(learn): learn.model.layers[1] = Tanh()
+def change_dropout(learn): learn.model.layers[2].p = 0.1
+def change_dtype(learn):
+    learn.model.to(torch.float32)
+    learn.opt = SGD(learn.model.parameters(), 0.1, 0.9)
+def change_schedule(learn): learn.callbacks[0].shape = lambda step, n_steps: 1.
+def change_callbacks(learn): learn.callbacks.append(EMA(0.99))
+
+# What is changed on rank 1 alone, and what the error must name
+CHANGES = {change_optimizer: 'settings', change_momentum: 'settings',
+           change_memory: 'weights', change_bs: 'settings', change_metrics: 'settings',
+           change_draws: 'settings', change_loss: 'loss', change_weight_of_loss: 'loss',
+           change_activation: 'layers', change_dropout: 'layers',
+           change_dtype: 'weights', change_schedule: 'callbacks',
+           change_callbacks: 'settings'}
+# Settings of a callback, on rank 0 and on rank 1
+DIFFER = {'number': (0.9, 0.99), 'text': ('low', 'high'), 'list': ([1, 2], [1, 3]),
+          'tensor': (torch.zeros(2), torch.ones(2)), 'array': (np.zeros(2), np.ones(2)),
+          'layer': (Dropout(0.1), Dropout(0.2)), 'torch': (nn.ReLU(), nn.Tanh()),
+          'class': (nn.ReLU, nn.Tanh), 'in C': (torch.relu, torch.tanh),
+          'partial': (partial(F.cross_entropy, label_smoothing=0.1), F.cross_entropy),
+          'constant': (lambda s, n: 0.1, lambda s, n: 0.2),
+          'formula': (lambda s, n: s/n, lambda s, n: s*n),
+          'default': (lambda s, k=1: s*k, lambda s, k=2: s*k),
+          'closure': tuple((lambda k: lambda s: s*k)(k) for k in (1, 2)),
+          'method': ([1].count, [2].count), 'of ours': (EMA(0.9), EMA(0.99))}
+ALIKE = {'path': (Path('a'), Path('b')), 'set': ({'a', 'b', 'c'}, {'c', 'b', 'a'}),
+         'generator': (torch.Generator().manual_seed(1), torch.Generator()),
+         'card': (torch.device('cuda:0'), torch.device('cuda:1')),
+         'lock': (Lock(), Lock()),
+         'what rank 0 writes': (Checkpoint('a'), Checkpoint('b')),
+         'mode': (nn.ReLU().eval(), nn.ReLU())}
+
+def differing(rank):
+    "The errors of learners that differ in one thing."
+    found = {}
+    for change in CHANGES:
+        learn = learner('ours')
+        if rank == 1: change(learn)
+        found[change.__name__] = refusal(learn)
+    for name, values in (DIFFER | ALIKE).items():
+        found[name] = refusal(learner('ours', callbacks=[Setting(values[rank])]))
+    found['epochs'] = refusal(learner('ours'), 1 + rank)
+    learn = parallel(learner('ours', callbacks=[Setting(0)]))
+    learn.fit(1)
+    learn.callbacks[2].value = rank # what a run leaves in a callback
+    if rank == 1: learn.loss = CrossEntropy(0.1)
+    with pytest.raises(ValueError) as caught: learn.fit(1)
+    found['second fit'] = str(caught.value)
+    learn.loss = CrossEntropy()
+    learn.fit(1)
+    return found
 
 # ---- the program of the ranks: it returns what the tests look at ----
 
 def program(rank, folder):
+    for name in dir(dist): # pickles, which may hold a program
+        if 'object' in name and callable(getattr(dist, name)): delattr(dist, name)
     found = {'place': rank_and_world()}
     mine = [torch.full((2, 3), 1. + rank), torch.tensor(10.*rank)]
     found['average'] = average(mine, (1 + rank)/3)
@@ -121,7 +199,7 @@ def program(rank, folder):
 
     found['stop'] = stops = {}
     for point, step in (('after_batch', 15), ('after_batch', 11), ('after_epoch', 22),
-                        ('before_fit', 0), ('after_batch', 55)):
+                        ('before_fit', 0), ('after_batch', 55), ('before_step', 15)):
         learn = parallel(learner('torch', 0.5, callbacks=[StopAt(point, step)]))
         learn.fit(5)
         stops[point, step] = learn.step
@@ -172,9 +250,9 @@ def program(rank, folder):
     learn.callbacks = []
     refused['nothing'] = refusal(learn)
     learn = learner('ours')
-    if rank == 1: learn.data.x_train.fill_(float('nan'))
+    if rank == 1: learn.callbacks.append(SpoilBatch())
     compare = fcnet.distributed._compare_ranks
-    fcnet.distributed._compare_ranks = lambda learn: None
+    fcnet.distributed._compare_ranks = lambda learn, new: None
     refused['nan'] = refusal(learn)
     fcnet.distributed._compare_ranks = compare
 
@@ -191,6 +269,7 @@ def program(rank, folder):
     learn.fit()
     found['file', 'resumed'] = weights(learn), list(learn.history)
     refused['file'] = refusal(file_learner(digits, mean=0.13 + rank/10))
+    found['differing'] = differing(rank)
 
     if torch.cuda.device_count() > 1:
         torch.cuda.set_device(rank)
@@ -203,7 +282,44 @@ open(f'{sys.argv[1]}/{os.environ["RANK"]}.pid', 'w').write(str(os.getpid()))
 time.sleep(100)
 """
 
-if __name__ == '__main__':
+class Fail(Callback):
+    def after_batch(self, learn):
+        if learn.step == 3 and rank_and_world()[0] == 1: raise KeyError('mine')
+
+def trouble(name):
+    "A program of two ranks that does not call `leave`."
+    rank = join(20)
+    learn = learner('ours', callbacks=[Fail()] if name == 'an error' else [])
+    if name == 'other settings': learn.bs = 31 + rank
+    parallel(learn).fit(1)
+
+TROUBLES = ('other settings', 'an error')
+
+def in_trouble(folder):
+    "Run each of them on two forks of this process: exit codes and the last lines."
+    torch.set_num_threads(1)
+    learner('ours') # what is imported late is imported once
+    os.environ |= {'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1'}
+    found = {}
+    for name in TROUBLES:
+        with socket.socket() as s:
+            s.bind(('127.0.0.1', 0))
+            os.environ['MASTER_PORT'] = str(s.getsockname()[1])
+        pids = []
+        for rank in range(2):
+            os.environ['RANK'] = str(rank)
+            pids.append(os.fork())
+            if pids[rank] == 0:
+                sys.stderr = open(folder/f'{rank}.err', 'w')
+                return trouble(name)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        lines = [(folder/f'{rank}.err').read_text().splitlines() for rank in range(2)]
+        found[name] = [codes, *((said or [''])[-1] for said in lines)]
+    (folder/'found').write_text(json.dumps(found))
+
+if __name__ == '__main__' and sys.argv[1] == 'trouble':
+    in_trouble(Path(sys.argv[2]))
+elif __name__ == '__main__':
     folder = sys.argv[1]
     rank = join(60)
     torch.save(program(rank, folder), f'{folder}/{rank}.pt')
@@ -340,23 +456,46 @@ def test_rank_0_alone_prints_and_saves(ranks):
 @pytest.mark.parametrize('asked, step', [
     (('after_batch', 15), 16), # all know it one step later
     (('after_batch', 11), 11), (('after_epoch', 22), 22), # or at the end of the epoch
-    (('before_fit', 0), 0), (('after_batch', 55), 55)])
+    (('before_fit', 0), 0), (('after_batch', 55), 55), (('before_step', 15), 17)])
 def test_all_ranks_stop_after_the_same_step_and_resume(ranks, asked, step):
     for found in ranks:
         assert found['stop'][asked] == step
         assert_equal(found['stop'][*asked, 'resumed'], found['torch', 'dropout'][0])
 
 @pytest.mark.parametrize('name, words', [
-    ('weights', 'ValueError: the weights of rank 1 are not those of rank 0'),
-    ('data', 'ValueError: the data of rank 1 are not those of rank 0'),
-    ('settings', 'ValueError: the settings of rank 1 are not those of rank 0'),
-    ('file', 'ValueError: the data of rank 1 are not those of rank 0'),
+    ('weights', 'ValueError: parallel: rank 1 has other weights, layers than rank 0'),
+    ('data', 'ValueError: parallel: rank 1 has other data than rank 0'),
+    ('settings', 'ValueError: parallel: rank 1 has other settings than rank 0'),
+    ('file', 'ValueError: parallel: rank 1 has other data, layers than rank 0'),
     ('generator', 'ValueError: parallel: the learner needs a generator of its own'),
     (('BatchNorm', 'ours'), 'ValueError: parallel: BatchNorm would see a share'),
     (('BatchNorm', 'torch'), 'ValueError: parallel: BatchNorm would see a share'),
     ('nan', 'FloatingPointError: the loss is nan in epoch 1')])
 def test_what_two_processes_refuse(ranks, name, words):
     for found in ranks: assert found['refused'][name].startswith(words)
+
+@pytest.mark.parametrize('change, part', CHANGES.items())
+def test_ranks_that_differ_are_refused(ranks, change, part):
+    for found in ranks:
+        message = found['differing'][change.__name__]
+        assert message.startswith('ValueError: parallel: rank 1 has other ')
+        assert part in message
+
+@pytest.mark.parametrize('name', DIFFER)
+def test_settings_of_a_callback_are_compared(ranks, name):
+    expected = 'ValueError: parallel: rank 1 has other callbacks than rank 0'
+    assert [found['differing'][name] for found in ranks] == [expected, expected]
+
+@pytest.mark.parametrize('name', ALIKE)
+def test_what_may_differ_from_rank_to_rank(ranks, name):
+    assert [found['differing'][name] for found in ranks] == [None, None]
+
+def test_the_number_of_epochs_is_compared(ranks):
+    for found in ranks: assert 'other settings than' in found['differing']['epochs']
+
+def test_a_second_fit_compares_the_loss_but_not_what_a_run_left_in_callbacks(ranks):
+    expected = 'parallel: rank 1 has other loss than rank 0'
+    assert [found['differing']['second fit'] for found in ranks] == [expected, expected]
 
 def test_a_learner_without_callbacks_is_fine(ranks):
     assert [found['refused']['nothing'] for found in ranks] == [None, None]
@@ -406,6 +545,25 @@ def test_no_process_is_left_when_one_hangs(tmp_path):
     assert len(pids()) == 2, said
     for pid in pids():
         with pytest.raises(ProcessLookupError): os.kill(int(pid), 0)
+
+@pytest.fixture(scope='module')
+def ends(tmp_path_factory):
+    "How two ranks end in each kind of trouble: exit codes, last line of each."
+    folder = tmp_path_factory.mktemp('trouble')
+    subprocess.run([sys.executable, __file__, 'trouble', folder], check=True,
+                   timeout=100, env=os.environ | {'OMP_NUM_THREADS': '1'})
+    return json.loads((folder/'found').read_text())
+
+@pytest.mark.parametrize('name', TROUBLES)
+def test_all_ranks_end_with_an_error_and_not_by_a_signal(ends, name):
+    codes, *_ = ends[name]
+    assert codes == [1, 1]
+
+def test_each_rank_says_why_it_ended(ends):
+    refused = 'ValueError: parallel: rank 1 has other settings than rank 0'
+    gone = 'ConnectionError: another process has ended or does not answer ('
+    assert [line.endswith(refused) for line in ends['other settings'][1:]] == [True]*2
+    assert gone in ends['an error'][1] and "KeyError: 'mine'" in ends['an error'][2]
 
 # ---- the model of a step ----
 

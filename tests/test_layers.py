@@ -1,7 +1,9 @@
 "Layers by hand: outputs and gradients against autograd, what is kept, what is refused."
+import copy
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import sympy
 import torch
@@ -10,9 +12,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from fcnet.backward import linear_grad, mse_grad, relative_error, relu_grad
+from fcnet.classify import CrossEntropy
 from fcnet.layers import (MSE, Linear, Module, ReLU, Sequential, Sigmoid, Tanh,
                           check_autocast, check_dtype, check_layer, sigmoid_grad,
                           tanh_grad)
+from fcnet.optim import SGD, Adam, AdamW, decay_groups
 
 F64 = torch.float64
 
@@ -798,3 +802,283 @@ def test_check_layer_of_a_model_checks_each_parameter_once():
     whole = Sequential([shared, ReLU(), shared, Linear(5, 3)])
     errors = check_layer(whole, torch.randn(7, 5))
     assert list(errors) == ['x', 'w_0', 'b_1', 'w_2', 'b_3']
+
+
+# Memory of their own
+
+
+class Handed(Module):
+    "Two parameters with one gradient, and what else `bwd` may hand out."
+    params = ('a', 'b', 'c')
+    def __init__(self, third):
+        super().__init__()
+        self.a = torch.ones(3)
+        self.b = torch.ones(3)
+        self.c = torch.ones(7, 3)
+        self.third = third
+        self.own = torch.full((7, 3), 5.)
+    def fwd(self, x): return x*self.a + self.b + self.c, x
+    def bwd(self, grad, x, need_inp):
+        self.d = grad.sum(0)
+        found = {'upstream': grad, 'view': grad.view(3, 7).view(7, 3),
+                 'weights': self.c, 'saved': x, 'kept': self.own,
+                 'expanded': self.d.expand(7, 3)}
+        return grad, self.d, self.d, found[self.third]
+
+
+def clip(layer): nn.utils.clip_grad_norm_(layer.parameters(), 1e-3)
+def fill(layer):
+    for p in layer.parameters(): p.grad.fill_(9)
+def zero(layer): torch.optim.SGD(layer.parameters(), lr=1).zero_grad(set_to_none=False)
+def step(Opt, **settings):
+    def run(layer): Opt(layer.parameters(), lr=0.1, **settings).step()
+    return run
+
+
+@pytest.mark.parametrize('change', [
+    clip, fill, zero, step(SGD, momentum=0.9, weight_decay=0.1), step(AdamW),
+    step(torch.optim.SGD, momentum=0.9, weight_decay=0.1), step(torch.optim.Adam)])
+@pytest.mark.parametrize('third', ['upstream', 'view', 'weights', 'saved', 'kept',
+                                   'expanded'])
+def test_a_grad_is_nobody_elses_memory(change, third):
+    layer = Handed(third)
+    x = torch.randn(7, 3)
+    grad = torch.randn(7, 3)
+    others = [x, grad, layer.own]
+    before = [t.clone() for t in others]
+    for _ in range(2): # the second time they are added
+        layer(x)
+        assert layer.backward(grad) is grad
+        change(layer)
+        for t, was in zip(others, before): assert torch.equal(t, was)
+        assert torch.equal(layer.d, grad.sum(0))
+        places = {t.data_ptr() for t in (*others, *layer.parameters(), layer.d)}
+        grads = [p.grad for p in layer.parameters()]
+        assert not places & {g.data_ptr() for g in grads}
+        assert len({g.data_ptr() for g in grads}) == 3
+
+
+def test_sums_are_right_where_two_parameters_have_one_gradient():
+    layer = Handed('expanded')
+    for _ in range(2):
+        layer(torch.zeros(7, 3))
+        layer.backward(torch.ones(7, 3))
+    for p in layer.parameters(): assert torch.equal(p.grad, torch.full(p.shape, 14.))
+
+
+def test_a_gradient_of_none_leaves_the_parameter_alone():
+    class Fixed(Linear):
+        def bwd(self, grad, x, need_inp): return grad@self.w.t(), None, grad.sum(0)
+    layer = Fixed(5, 5)
+    for model in (Sequential([layer]), Sequential([layer, Tanh(), layer])):
+        model.zero_grad()
+        model(torch.randn(7, 5))
+        model.backward(torch.ones(7, 5))
+        assert layer.w.grad is None and layer.b.grad is not None
+        before = layer.w.clone()
+        Adam(model.parameters(), lr=0.1).step()
+        assert torch.equal(layer.w, before)
+
+
+class AddsInPlace(Module):
+    def fwd(self, x): return x.add_(1), None
+    def bwd(self, grad, saved, need_inp): return (grad,)
+
+
+class DoublesInPlace(Module):
+    def fwd(self, x): return 2*x, None
+    def bwd(self, grad, saved, need_inp): return (grad.mul_(2),)
+
+
+class SpoilsSaved(Module):
+    def fwd(self, x): return x*x, x
+    def bwd(self, grad, x, need_inp): return (x.mul_(2*grad),)
+
+
+@pytest.mark.parametrize('before', [[], [Linear(5, 5), ReLU()], [Tanh()]])
+def test_a_layer_that_changes_its_input_in_place_is_named(before):
+    x = torch.randn(7, 5)
+    for model in (Sequential([*before, AddsInPlace()]),
+                  Sequential([*before, Sequential([AddsInPlace()])])):
+        for run in (model, model.forward):
+            with pytest.raises(RuntimeError, match=r'^AddsInPlace\(\): fwd changed'):
+                run(x)
+        assert model.stack == []
+
+
+@pytest.mark.parametrize('layer', [DoublesInPlace(), SpoilsSaved()])
+def test_a_layer_that_changes_in_place_what_bwd_gets_is_named(layer):
+    for model in (layer, Sequential([Linear(5, 5), layer])):
+        model(torch.randn(7, 5))
+        with pytest.raises(RuntimeError, match='bwd changed its input in place'):
+            model.backward(torch.randn(7, 5))
+
+
+def test_inference_mode_has_no_count_of_changes():
+    with torch.inference_mode():
+        assert network()(torch.randn(7, 5)).shape == (7, 3)
+
+
+def tied(view):
+    first = Linear(4, 4)
+    second = Linear(4, 4)
+    second.w = view(first.w)
+    return first, second
+
+
+@pytest.mark.parametrize('view', [
+    torch.t, torch.Tensor.detach, lambda w: w.t().detach(), lambda w: w[:],
+    lambda w: w.view(4, 4), lambda w: w.data.mT, lambda w: w[:3], lambda w: w[:,:3]])
+def test_a_weight_in_the_memory_of_another_is_refused(view):
+    class Both(Module):
+        params = ('v', 'w')
+        def __init__(self, v, w):
+            super().__init__()
+            self.v = v
+            self.w = w
+    first, second = tied(view)
+    for model in (Sequential([first, Tanh(), second]), Both(first.w, second.w),
+                  Sequential([first, Sequential([second])])):
+        with pytest.raises(ValueError, match='lies in the memory of another'):
+            model.parameters()
+
+
+def test_one_tensor_in_two_places_counts_once_and_so_do_parts_of_a_buffer():
+    first, second = tied(lambda w: w)
+    assert len(Sequential([first, second]).parameters()) == 3
+    first, second = tied(lambda w: w.t().clone())
+    assert len(Sequential([first, second]).parameters()) == 4
+    flat = torch.zeros(32)
+    first.w = flat[:16].view(4, 4)
+    second.w = flat[16:].view(4, 4)
+    assert len(Sequential([first, second]).parameters()) == 4
+
+
+@pytest.mark.parametrize('w', [nn.Linear(5, 3).weight.t(), nn.Linear(3, 5).weight*2])
+def test_a_weight_in_a_graph_of_autograd_is_refused(w):
+    layer = Linear(5, 3)
+    layer.w = w
+    with pytest.raises(ValueError, match='in a graph of autograd; expected detach'):
+        Sequential([layer]).parameters()
+    layer.w = layer.w.detach().clone()
+    assert len(Sequential([layer]).parameters()) == 2
+
+
+# Casting
+
+
+class Mixed(Linear):
+    "A permutation, a mask and a count beside floats."
+    buffers = ('order', 'mask', 'count', 'scale')
+    def __init__(self, n):
+        super().__init__(n, n)
+        self.order = torch.randperm(n)
+        self.mask = self.order > 1
+        self.count = torch.tensor(2**60 + 1)
+        self.scale = torch.ones(n)
+    def fwd(self, x): return super().fwd((x*self.scale*self.mask)[:,self.order])
+    def bwd(self, grad, x, need_inp):
+        d_x, d_w, d_b = super().bwd(grad, x, True)
+        return d_x[:,self.order.argsort()]*self.scale*self.mask, d_w, d_b
+
+
+@pytest.mark.parametrize('dtype', [F64, torch.bfloat16, torch.float16])
+def test_only_floats_are_cast(dtype):
+    layer = Mixed(5)
+    Sequential([layer]).to(dtype)
+    found = [t.dtype for t in layer.state_dict().values()]
+    assert found == [dtype, dtype, torch.int64, torch.bool, torch.int64, dtype]
+    assert layer.count.item() == 2**60 + 1
+    assert layer(torch.randn(7, 5, dtype=dtype)).dtype == dtype
+
+
+def test_a_device_is_asked_of_all_tensors(monkeypatch):
+    moved = []
+    to = torch.Tensor.to
+    def see(t, where):
+        moved.append(where)
+        return to(t, where)
+    layer = Mixed(5)
+    monkeypatch.setattr(torch.Tensor, 'to', see)
+    for where in ('cpu', torch.device('cpu'), F64): layer.to(where)
+    assert moved == ['cpu']*6 + [torch.device('cpu')]*6 + [F64]*3
+
+
+def test_a_layer_with_integer_buffers_can_be_checked():
+    assert list(check_layer(Mixed(5), torch.randn(7, 5))) == ['x', 'w', 'b']
+
+
+@pytest.mark.parametrize('dtype', [torch.int64, torch.uint8, torch.bool])
+def test_floats_are_not_cast_to_integers(dtype):
+    layer = Linear(5, 3)
+    with pytest.raises(ValueError, match=f'to: dtype is {dtype}, expected one'):
+        layer.to(dtype)
+    assert layer.w.dtype == torch.float32
+
+
+# Without a bias
+
+
+def test_linear_without_a_bias():
+    layer = Linear(5, 3, bias=False)
+    assert str(layer) == 'Linear(5, 3, bias=False)' and layer.params == ('w',)
+    x = torch.randn(7, 5)
+    assert torch.equal(layer(x), x@layer.w) and torch.equal(layer.forward(x), x@layer.w)
+    grad = torch.randn(7, 3)
+    assert_close(layer.backward(grad), grad@layer.w.t())
+    assert_close(layer.w.grad, x.t()@grad)
+    assert list(layer.state_dict()) == ['w']
+    assert list(check_layer(layer, torch.randn(7, 5))) == ['x', 'w']
+    assert Linear(5, 3).params == ('w', 'b')
+
+
+def test_a_network_without_biases_is_that_of_pytorch_and_saved():
+    net = nn.Sequential(nn.Linear(5, 4, bias=False), nn.ReLU(), nn.Linear(4, 3))
+    model = Sequential([Linear(5, 4, bias=False), ReLU(), Linear(4, 3)])
+    weights = [p.detach().t().clone() for p in net.parameters()]
+    state = dict(zip(['0.w', '2.w', '2.b'], weights))
+    model.load_state_dict(state)
+    x = torch.randn(7, 5)
+    assert_close(model(x), net(x).detach())
+    assert copy.deepcopy(model).to(F64).layers[0].w.dtype == F64
+    with pytest.raises(ValueError, match='load_state_dict'):
+        Sequential([Linear(5, 4), ReLU(), Linear(4, 3)]).load_state_dict(state)
+    groups = decay_groups(model, 0.1)
+    assert [len(g['params']) for g in groups] == [2, 1]
+    opt = AdamW(decay_groups(model.layers[0], 0.1), lr=0.1) # a part of the layers
+    assert [len(g['params']) for g in opt.param_groups] == [1, 0]
+
+
+def test_a_seed_gives_the_same_weights_without_a_bias():
+    def weights(**more):
+        return Linear(5, 3, generator=torch.Generator().manual_seed(0), **more).w
+    assert torch.equal(weights(), weights(bias=False))
+
+
+# Slips
+
+
+@pytest.mark.parametrize('layers', [
+    (Linear(3, 4), ReLU()), (Linear(3, 4),), (ReLU,), (None,), (5,),
+    ([Linear(3, 4)], ReLU()), (nn.Linear(3, 4),)])
+@pytest.mark.parametrize('kind', [Sequential, type('Block', (Sequential,), {})])
+def test_layers_that_are_no_list_are_one_clear_line(layers, kind):
+    name = kind.__name__
+    with pytest.raises(ValueError) as error: kind(*layers)
+    assert str(error.value) == (f'{name}: expected one list of layers, as in '
+                                f'{name}([Linear(784, 50), ReLU()])')
+
+
+def test_what_is_no_layer_is_named_in_one_line():
+    for part, named in ((ReLU, "<class 'fcnet.layers.ReLU'>"),
+                        (nn.Sequential(nn.Tanh()), r'Sequential\( \(0\): Tanh\(\) \)')):
+        with pytest.raises(ValueError, match=f'^Sequential: {named} is not a layer'):
+            Sequential([Linear(3, 4), part])
+
+
+@pytest.mark.parametrize('kind', [np.int64, np.int32, np.uint8])
+def test_sizes_from_numpy(kind):
+    layer = Linear(kind(4), kind(3), std=np.float32(0.1), generator=None)
+    assert layer.w.shape == (4, 3) and layer.w.dtype == torch.float32
+    assert str(layer) == 'Linear(4, 3)'
+    assert Sequential([layer, ReLU()]).forward(torch.ones(2, 4)).shape == (2, 3)

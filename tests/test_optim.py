@@ -3,6 +3,7 @@ import copy
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -242,6 +243,45 @@ def test_setting_out_of_range_is_named(cls, settings, words):
     with pytest.raises(ValueError, match=words): cls([torch.ones(2)], **settings)
 
 @pytest.mark.parametrize('cls', OURS)
+@pytest.mark.parametrize('lr', [-0.1, math.nan, 'fast'])
+def test_settings_of_every_group_are_checked(cls, lr):
+    words = f'^{cls.__name__}: lr is .*, expected at least 0$'
+    group = {'params': [torch.ones(1)], 'lr': lr}
+    with pytest.raises(ValueError, match=words): cls([group], lr=0.1)
+    opt = cls([torch.ones(1)], lr=0.1)
+    with pytest.raises(ValueError, match=words): opt.add_param_group(group)
+
+@pytest.mark.parametrize('betas', [0.9, (0.9,), [0.9, 0.9, 0.9], 'ab', None])
+def test_betas_are_two_numbers(betas):
+    with pytest.raises(ValueError, match='^Adam: betas is .*, expected two numbers$'):
+        Adam([torch.ones(1)], betas=betas)
+
+@pytest.mark.parametrize('cls', OURS)
+@pytest.mark.parametrize('model', [
+    Sequential([Linear(3, 4)]), Linear(3, 4), nn.Linear(3, 4),
+    nn.Sequential(nn.Linear(3, 4), nn.ReLU())])
+def test_a_model_is_not_its_parameters(cls, model):
+    words = f'^{cls.__name__}: params is a model, expected model.parameters..$'
+    with pytest.raises(ValueError, match=words): cls(model, 0.1)
+
+def test_a_misspelt_setting_of_a_group_is_named():
+    words = '^SGD: wieght_decay is 1.0, expected no settings but lr, momentum'
+    with pytest.raises(ValueError, match=words):
+        SGD([{'params': [torch.ones(1)], 'wieght_decay': 1.}], lr=0.1)
+    SGD([{'params': [torch.ones(1)], 'name': 'head'}], lr=0.1) # a name is no setting
+
+@pytest.mark.parametrize('cls', OURS)
+@pytest.mark.parametrize('kind', [np.float32, np.float64, np.float16])
+def test_numbers_of_numpy_are_numbers(cls, kind):
+    p = torch.ones(3)
+    opt = cls([{'params': [p], 'weight_decay': kind(0.5)}], lr=kind(0.25))
+    for name in ('lr', 'weight_decay'): assert type(opt.param_groups[0][name]) is float
+    p.grad = torch.ones(3)
+    opt.step()
+    assert p.dtype == torch.float32
+    assert cls([p], lr=np.int64(1)).param_groups[0]['lr'] == 1
+
+@pytest.mark.parametrize('cls', OURS)
 def test_rate_of_zero_changes_nothing(cls):
     p = torch.ones(2)
     p.grad = torch.ones(2)
@@ -359,6 +399,68 @@ def test_state_handed_over_resumes_exactly(name, settings, order):
         through.step()
     for p, q in zip(a, b): torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
 
+def state_of(theirs, **settings):
+    "The state of an optimizer of PyTorch's, after a step."
+    p = torch.ones(3)
+    opt = getattr(torch.optim, theirs)([p], lr=0.1, **settings)
+    p.grad = torch.ones(3)
+    opt.step()
+    return opt.state_dict()
+
+@pytest.mark.parametrize('cls, theirs, settings, named', [
+    (SGD, 'SGD', dict(momentum=0.9, nesterov=True), 'SGD: nesterov is True'),
+    (SGD, 'SGD', dict(momentum=0.9, dampening=0.5), 'SGD: dampening is 0.5'),
+    (SGD, 'SGD', dict(maximize=True), 'SGD: maximize is True'),
+    (SGD, 'RMSprop', {}, 'SGD: alpha is 0.99'),
+    (Adam, 'Adam', dict(amsgrad=True), 'Adam: amsgrad is True'),
+    (Adam, 'Adam', dict(maximize=True), 'Adam: maximize is True'),
+    (AdamW, 'AdamW', dict(amsgrad=True), 'AdamW: amsgrad is True'),
+    (Adam, 'AdamW', {}, 'Adam: decoupled_weight_decay is True'),
+    (AdamW, 'Adam', {}, 'AdamW: decoupled_weight_decay is False'),
+    (Adam, 'NAdam', {}, 'Adam: momentum_decay is 0.004')])
+def test_a_state_with_settings_that_ours_do_not_know_is_refused(
+        cls, theirs, settings, named):
+    p = torch.ones(3)
+    opt = cls([p], lr=0.3)
+    with pytest.raises(ValueError, match=f'^{named}, expected [^\\n]*$'):
+        opt.load_state_dict(state_of(theirs, **settings))
+    assert opt.param_groups[0]['lr'] == 0.3 and not opt.state # as it was
+
+@pytest.mark.parametrize('cls, theirs, settings', [
+    (SGD, 'SGD', dict(foreach=True)), (SGD, 'SGD', dict(differentiable=False)),
+    (Adam, 'Adam', dict(foreach=False, fused=None)), (AdamW, 'AdamW', {})])
+def test_settings_that_change_no_step_are_taken(cls, theirs, settings):
+    opt = cls([torch.ones(3)], lr=0.3)
+    opt.load_state_dict(state_of(theirs, **settings))
+    assert opt.param_groups[0]['lr'] == 0.1
+
+@pytest.mark.parametrize('cls', OURS)
+def test_what_others_keep_in_the_state_does_no_harm(cls):
+    settings = dict(momentum=0.9) if cls is SGD else {}
+    p = torch.ones(3)
+    q = torch.ones(3)
+    opts = [cls([t], lr=0.1, **settings) for t in (p, q)]
+    opts[0].state[p]['note'] = torch.zeros(3)
+    for _ in range(2):
+        for t, opt in zip((p, q), opts):
+            t.grad = torch.ones(3)
+            opt.step()
+    assert torch.equal(p, q)
+
+@pytest.mark.parametrize('cls', OURS)
+def test_a_part_of_the_layers_is_trained_alone(cls):
+    model = Sequential([Linear(5, 4), ReLU(), Linear(4, 3)])
+    before = copy.deepcopy(model.state_dict())
+    for groups in (model.layers[2].parameters(), decay_groups(model.layers[2], 0.1),
+                   decay_groups(Sequential(model.layers[2:]), 0.1)):
+        opt = cls(groups, lr=0.1)
+        loss = CrossEntropy()
+        loss(model(torch.randn(7, 5)), torch.tensor([0, 1, 2, 0, 1, 2, 0]))
+        model.backward(loss.backward())
+        opt.step()
+    same = [torch.equal(t, before[name]) for name, t in model.state_dict().items()]
+    assert same == [True, True, False, False]
+
 @pytest.mark.parametrize('duplicate', [copy.deepcopy,
                                        lambda pair: pickle.loads(pickle.dumps(pair))])
 @pytest.mark.parametrize('cls', OURS)
@@ -428,7 +530,7 @@ def test_decay_groups_in_an_optimizer_leave_biases_alone():
 
 # ---- one-cycle ----
 
-@pytest.mark.parametrize('n_steps', [1, 2, 5, 10, 100, 781])
+@pytest.mark.parametrize('n_steps', [2, 5, 10, 100, 781])
 def test_one_cycle_is_pytorchs(n_steps):
     opt = SGD([torch.ones(1)], lr=1.)
     scheduler = lr_scheduler.OneCycleLR(opt, 1., n_steps, cycle_momentum=False)
@@ -437,6 +539,11 @@ def test_one_cycle_is_pytorchs(n_steps):
                                                          rel=1e-9)
         opt.step()
         if step < n_steps-1: scheduler.step()
+
+@pytest.mark.parametrize('n_steps', [1, 2, 3, 4])
+def test_a_tiny_run_learns(n_steps):
+    factors = [one_cycle(step, n_steps) for step in range(n_steps)]
+    assert 0.75 < max(factors) <= 1 and factors[0] > 0.03
 
 def test_one_cycle_by_hand():
     assert one_cycle(0, 100) == pytest.approx(1/25)

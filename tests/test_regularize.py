@@ -1,4 +1,5 @@
 "Dropout, max-norm, early stopping, averaged weights: edge cases, references, resuming."
+import json
 import math
 from copy import deepcopy
 
@@ -200,10 +201,12 @@ def test_max_norm_default():
 # ---- EarlyStopping
 
 @both_kinds
-@pytest.mark.parametrize('metric, best', [('valid_loss', 2), ('valid_accuracy', 3)])
-def test_early_stopping_puts_back_the_best_epoch(digits, make, metric, best):
+@pytest.mark.parametrize('settings, best', [
+    (('valid_loss',), 2), (('valid_accuracy',), 3), (('valid_accuracy', 'min'), 2),
+    (('valid_loss', 'max'), 3)])
+def test_early_stopping_puts_back_the_best_epoch(digits, make, settings, best):
     shots = AfterEachEpoch()
-    stopping = EarlyStopping(metric)
+    stopping = EarlyStopping(*settings)
     values = Scripted((0.5, 0.2, 0.7, 0.7, 0.6))
     learn = make_learner(make, digits, shots, values, stopping)
     learn.fit(5)
@@ -218,6 +221,7 @@ def test_early_stopping_starts_over_with_a_new_fit(digits, make):
     learn = make_learner(make, digits, shots, Scripted((0.5, 0.7)), stopping)
     learn.fit(2)
     stopping.best = -math.inf # no later epoch could be better
+    stopping.waited = 9
     learn.fit(1)
     assert same(learn.model.state_dict(), shots.models[2])
     assert stopping.epoch == 3
@@ -230,7 +234,140 @@ def test_early_stopping_names_the_metrics_there_are(digits):
     words = "EarlyStopping: metric is 'loss', expected one of epoch, lr, train_loss"
     with pytest.raises(ValueError, match=words): learn.fit(1)
 
+def stopped_early(data, values, *settings, epochs=9):
+    "Its callback, its models after each epoch, and the learner."
+    shots = AfterEachEpoch()
+    stopping = EarlyStopping(*settings)
+    learn = make_learner(by_hand, data, shots, Scripted(values), stopping)
+    learn.fit(epochs)
+    return stopping, shots.models, learn
+
+@pytest.mark.parametrize('values, mode, patience, n, best', [
+    ([3, 2, 2, 4, 1], 'min', 2, 4, 2), ([1, 2, 2, 1, 9], 'max', 2, 4, 2),
+    ([3, 2, 1, 0, 5], 'min', 1, 5, 4), ([NAN, 3, NAN, 2, NAN, NAN, 0], 'min', 2, 6, 4),
+    ([NAN, 3, NAN, 4, NAN, NAN, 9], 'max', 2, 6, 4),
+    ([-1, -math.inf, 0], 'min', 2, 3, 1)])
+def test_early_stopping_ends_the_fit_when_its_patience_is_over(
+        digits, values, mode, patience, n, best):
+    values = values + [values[-1]]*9
+    settings = 'valid_loss', mode, patience
+    stopping, models, learn = stopped_early(digits, values, *settings)
+    assert len(learn.history) == n and stopping.epoch == best
+    assert stopping.best == values[best-1]
+    assert same(learn.model.state_dict(), models[best-1])
+    assert learn.done # there is nothing to resume
+
+def test_without_any_number_early_stopping_keeps_the_last_model(digits):
+    stopping, models, learn = stopped_early(digits, [NAN]*9, 'valid_loss', 'min', 2)
+    assert len(models) == 2 and stopping.epoch is None
+    assert same(learn.model.state_dict(), models[-1])
+
+def test_without_patience_the_fit_goes_on_to_its_end(digits):
+    assert len(stopped_early(digits, range(9))[1]) == 9
+
+@pytest.mark.parametrize('metric', ['valid_mae', 'my_loss', 'valid_f1', 'lr'])
+@pytest.mark.parametrize('mode', [None, 'auto', 'less'])
+def test_early_stopping_does_not_guess_what_is_better(metric, mode):
+    words = f"EarlyStopping.'{metric}'.: mode is {mode!r}, expected one of min, max"
+    with pytest.raises(ValueError, match=words): EarlyStopping(metric, mode)
+
+@pytest.mark.parametrize('patience', [0, -1, 1.5, '3'])
+def test_early_stopping_refuses_patience(patience):
+    with pytest.raises(ValueError, match='EarlyStopping: patience is .* integer'):
+        EarlyStopping(patience=patience)
+
+@pytest.mark.parametrize('kept_until', [0, 1, 3])
+def test_state_of_early_stopping_comes_back(digits, kept_until):
+    values = [5, 4, 6, 6, 6, 6]
+    stopping = EarlyStopping('valid_loss', 'min', 3)
+    learn = make_learner(by_hand, digits, Scripted(values), stopping)
+    if kept_until: learn.fit(kept_until)
+    state = stopping.state_dict()
+    json.dumps({k: v for k, v in state.items() if not isinstance(v, torch.Tensor)})
+    other = EarlyStopping('valid_loss', 'min', 3)
+    other.load_state_dict(state)
+    assert (other.best, other.epoch, other.waited) == [
+        (None, None, 0), (5, 1, 0), None, (4, 2, 1)][kept_until]
+    assert same(other.kept, stopping.kept) and other.state_dict().keys() == state.keys()
+    for name, t in other.kept.items(): # of its own
+        assert t.data_ptr() != stopping.kept[name].data_ptr()
+
+def test_patience_is_counted_on_after_a_stop(digits, in_tmp):
+    values = [5, 4, 6, 6, 6, 6]
+    def learner(*more):
+        stopping = EarlyStopping(patience=3)
+        parts = [Scripted(values), stopping, StopAt(), *more]
+        return make_learner(by_hand, digits, *parts), stopping
+    learn, stopping = learner()
+    learn.fit(6) # stopped in the third epoch
+    best = deepcopy(stopping.kept)
+    learn.save('a.safetensors')
+    other, others = learner()
+    other.load('a.safetensors')
+    for resumed, its in ((learn, stopping), (other, others)):
+        resumed.fit()
+        assert len(resumed.history) == 5 and its.epoch == 2
+        assert same(resumed.model.state_dict(), best)
+
+def test_weights_of_another_model_are_refused_before_the_fit(digits):
+    learn = make_learner(by_hand, digits, stopping := EarlyStopping(), StopAt())
+    learn.fit(5)
+    stopping.kept['0.w'] = torch.zeros(3, 5)
+    with pytest.raises(ValueError, match=r'0.w is .*\(3, 5\), expected .*\(784, 5\)'):
+        learn.fit()
+
 # ---- EMA
+
+@pytest.mark.parametrize('Opt', [SGD, Adam, torch.optim.Adam])
+def test_average_of_a_model_of_which_a_part_is_trained(digits, Opt):
+    model = by_torch()
+    opt = Opt(model[3].parameters(), lr=0.01)
+    before = model[0].weight.detach().clone()
+    learn = Learner(model, first(digits, 128), opt, F.cross_entropy,
+                    callbacks=[EMA(0.5)])
+    learn.fit(2)
+    torch.testing.assert_close(model[0].weight.detach(), before)
+    assert all('average' not in state for state in opt.state.values())
+    learn.state_dict() # the optimizer has nothing that is not its own
+
+@pytest.mark.parametrize('Opt', [Adam, torch.optim.Adam])
+def test_average_of_a_parameter_that_gets_its_gradient_later(digits, Opt):
+    class Late(Callback):
+        def before_step(self, learn):
+            if learn.step == 0: learn.model[3].weight.grad = None
+    model = by_torch()
+    opt = Opt(model.parameters(), lr=0.01)
+    Learner(model, first(digits, 128), opt, F.cross_entropy,
+            callbacks=[Late(), EMA(0.5)]).fit(2)
+
+def test_state_of_the_average_comes_back(digits):
+    average = EMA(0.8)
+    assert average.state_dict() == {}
+    make_learner(by_hand, digits, average).fit(1)
+    state = average.state_dict()
+    other = EMA(0.8)
+    other.load_state_dict(dict(sorted(state.items(), reverse=True))) # in any order
+    for a, b in zip(other.averages, average.averages, strict=True):
+        assert torch.equal(a, b) and a.data_ptr() != b.data_ptr()
+
+def test_average_that_the_optimizer_kept_is_found(digits):
+    "As in the runs of version 0.1.0."
+    shots = AfterEachStep()
+    learn = make_learner(by_hand, digits, shots, StopAt(), average := EMA(0.8))
+    learn.fit(3)
+    old = average.averages
+    average.averages = []
+    for p, t in zip(learn.model.parameters(), old): learn.opt.state[p]['average'] = t
+    learn.fit()
+    expected = 0.8*old[0] + 0.2*shots.models[5]['0.w']
+    torch.testing.assert_close(average.averages[0], expected)
+
+def test_average_of_another_model_is_refused_before_the_fit(digits):
+    learn = make_learner(by_hand, digits, average := EMA(), StopAt())
+    learn.fit(5)
+    average.averages[1] = torch.zeros(1) # which would broadcast
+    with pytest.raises(ValueError, match=r'1 is .*\(1,\), expected .*\(5,\)'):
+        learn.fit()
 
 @both_kinds
 def test_average_is_that_of_the_steps(digits, make):
@@ -307,7 +444,7 @@ def resumable(data, path, *more, order=0):
     "A learner with all of it, and its callbacks by name."
     torch.manual_seed(order)
     end = AtTheEnd()
-    stopping = EarlyStopping('lr') # the best epoch: 2
+    stopping = EarlyStopping('lr', 'max') # the best epoch: 2
     callbacks = [end, Schedule(), EMA(0.5), Checkpoint(path), stopping, *more]
     learn = make_learner(by_hand, data, *callbacks, order=order)
     return learn, end, stopping
@@ -325,14 +462,15 @@ def three_runs(digits, in_tmp, capsys):
 
 def test_stopped_fit_keeps_its_own_weights(three_runs):
     (through, end, _), (stopped, stopped_end, _), _ = three_runs
-    assert not same(end.model, through.model.state_dict()) # replaced when done
+    assert same(end.model, through.model.state_dict()) # the best one, before its end
     assert not stopped.done
     assert same(stopped_end.model, stopped.model.state_dict())
 
-def test_checkpoint_holds_the_average_but_not_the_best_epoch(three_runs):
+def test_checkpoint_holds_the_average_and_the_best_epoch(three_runs):
     stopped = three_runs[1][0]
     found = [name.split('.')[0] for name in stopped.state_dict()]
-    assert found == ['model']*4 + ['random']*2 + ['order'] + ['opt']*8 + ['training']
+    assert found == (['model']*4 + ['random']*2 + ['order'] + ['opt']*4
+                     + ['callback']*8 + ['training'])
 
 def test_resumed_fit_ends_with_the_same_bits(three_runs):
     (through, end, stopping), mine, other = three_runs
@@ -341,21 +479,16 @@ def test_resumed_fit_ends_with_the_same_bits(three_runs):
         learn.fit()
         assert same(its_end.model, end.model)
         assert learn.history == through.history
-        for a, b in zip(learn.opt.state.values(), through.opt.state.values()):
-            assert torch.equal(a['average'], b['average'])
+        for a, b in zip(learn.callbacks[2].averages, through.callbacks[2].averages):
+            assert torch.equal(a, b)
     saved = [{k: v for k, v in load(f'{name}.safetensors').items() if k != 'training'}
              for name in 'abc']
     assert same(saved[0], saved[1]) and same(saved[0], saved[2])
-    kept = mine[2]
-    assert (kept.epoch, kept.best) == (stopping.epoch, stopping.best)
-    assert same(kept.kept, stopping.kept)
-    assert same(mine[0].model.state_dict(), through.model.state_dict())
-
-def test_resumed_elsewhere_early_stopping_sees_later_epochs_alone(three_runs):
-    (_, _, stopping), _, (other, _, others_stopping) = three_runs
-    other.load('b.safetensors')
-    other.fit()
-    assert (stopping.epoch, others_stopping.epoch) == (2, 3)
+    for learn, _, kept in (mine, other):
+        assert (kept.epoch, kept.best) == (stopping.epoch, stopping.best)
+        assert kept.epoch == 2 # before the stop
+        assert same(kept.kept, stopping.kept)
+        assert same(learn.model.state_dict(), through.model.state_dict())
 
 def test_failed_fit_keeps_its_own_weights(digits):
     class Fails(Callback):

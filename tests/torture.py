@@ -1,6 +1,7 @@
-"""Attack what fcnet saves and reads: kill trainings, alter and make up checkpoints,
-feed images and options that are none. All must end in success or one clear line; what
-does not is listed, and the exit code is 1. Needs Unix; ten minutes on two cores."""
+"""Attack what fcnet saves and reads: kill training runs, alter and make up checkpoints,
+feed images and options that are none. Everything must end in success or one clear line.
+What does not is printed at once, and the exit code is 1; so it is if a kind of attack
+never reached what it attacks. Needs Unix; ten minutes on two cores."""
 import io
 import json
 import math
@@ -18,169 +19,247 @@ from collections import Counter
 from contextlib import redirect_stdout
 from dataclasses import fields
 from functools import partial
-from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from signal import SIGKILL, Signals, alarm
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='agg', TQDM_DISABLE='1')
 import torch
 from fcnet import checkpoint, cli, config
+from fcnet.data import get_data
 from fcnet.images import digit_from_image
 from PIL import Image
 from safetensors.torch import save as to_safetensors
 
-SECONDS, GIGABYTES = 60, 2 # that a process may take; SIGALRM ends a longer one
+SECONDS = 60  # that a process may take; SIGALRM ends a longer one
+GIGABYTES = 2 # of memory that it may take
+
+
+# ---- processes
+
+class Ended(NamedTuple):
+    "How a process ended."
+    code: int  # exit code; 99: an exception, below 0: a signal
+    out: str   # what it printed
+    err: str   # what it said on stderr
+    wrong: str # what is wrong with that, '' if nothing
+
+def said_files(folder):
+    "Where the output of the process in a folder goes: stdout, stderr."
+    return Path(f'{folder}.out'), Path(f'{folder}.err')
 
 def start(f, folder):
     "Call `f` in a process of its own, in `folder`, with a limit of time and memory."
-    for n in (1, 2): Path(f'{folder}.{n}').write_text('') # what it says
-    if pid := os.fork(): return pid
-    code, streams = 99, (sys.stdout, sys.stderr)
+    out, err = said_files(folder)
+    out.write_text('')
+    err.write_text('')
+    pid = os.fork()
+    if pid: return pid
+    code = 99
     try:
         os.chdir(folder)
-        sys.stdout, sys.stderr = (open(f'{folder}.{n}', 'w', encoding='utf-8', errors=e)
-                                  for n, e in ((1, 'strict'), (2, 'backslashreplace')))
-        for n, stream in ((1, sys.stdout), (2, sys.stderr)): os.dup2(stream.fileno(), n)
-        if (used := Path('/proc/self/statm')).exists():
-            most = int(used.read_text().split()[0])*resource.getpagesize() + 2**32
-            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        sys.stdout = open(out, 'w', encoding='utf-8')
+        sys.stderr = open(err, 'w', encoding='utf-8', errors='backslashreplace')
+        os.dup2(sys.stdout.fileno(), 1)
+        os.dup2(sys.stderr.fileno(), 2)
+        limit_memory()
         alarm(SECONDS)
         f()
         code = 0
-    except SystemExit as e: code = e.code or 0
-    except BaseException: traceback.print_exc()
+    except SystemExit as e:
+        code = e.code or 0
+    except BaseException:
+        traceback.print_exc()
     finally:
-        try: sys.stdout.flush(), sys.stderr.flush()
-        finally: os._exit(code)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+def limit_memory():
+    "Four GiB more than this process has now."
+    used = Path('/proc/self/statm')
+    if not used.exists(): return
+    n_pages = int(used.read_text().split()[0])
+    most = n_pages*resource.getpagesize() + 2**32
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 def ended(pid, folder):
-    "Exit code (99: an exception, below 0: a signal), what it wrote, and what is wrong."
+    "Wait for a process that `start` started."
     _, status, usage = os.wait4(pid, 0)
-    out, err = (Path(f'{folder}.{n}').read_text('utf-8') for n in (1, 2))
-    code, wrong = os.waitstatus_to_exitcode(status), ''
+    out, err = (path.read_text('utf-8') for path in said_files(folder))
+    code = os.waitstatus_to_exitcode(status)
     gigabytes = usage.ru_maxrss/2**(30 if sys.platform == 'darwin' else 20)
+    wrong = ''
     if gigabytes > GIGABYTES: wrong = f'took {gigabytes:.1f} GB'
     if code < 0: wrong = f'ended by {Signals(-code).name}'
     if code == 99:
         places = re.findall(r'File ".*?(fcnet/\w+\.py", line.*)', err)
         wrong = ' in '.join([err.splitlines()[-1], *places[-1:]])
-    return code, out, err, wrong
+    return Ended(code, out, err, wrong)
 
 def call(folder, name, *words, most=1):
     "Whether a command, as from the shell, ran, and what is wrong with what it said."
     sys.argv = [name, *map(str, words)]
     code, out, err, wrong = ended(start(cli.main, folder), folder)
+    lines = re.findall(rf'{name}: .*\n', err) # errors, and warnings if it ran
     usage = rf'usage: (?s:.)*\n{name}: error: .*\n' # as argparse says it
-    said = re.fullmatch(rf'({name}: .*\n){{1,{most}}}|{usage}', err)
-    clean = (out + err).replace('\n', '').isprintable()
-    if not (wrong or clean and (code == 0 and not err or code == 2 and said)):
-        wrong = f'exit code {code}, said {err if clean else out + err!r}'
+    if code == 0: fine = ''.join(lines) == err
+    else: fine = re.fullmatch(usage, err) or 0 < len(lines) and ''.join(lines) == err
+    fine = fine and code in (0, 2) and (code == 0 or len(lines) <= most + 2)
+    if not (fine and (out + err).replace('\n', '').isprintable()):
+        wrong = wrong or f'exit code {code}, said {err if fine else out + err!r}'
     counted = f'{name} {"refused" if code else "ran"}'
     return counted, wrong and f'{" ".join(map(repr, sys.argv))}: {wrong}'
 
 def check(f, path):
     "What `f()` gives, or that it refuses `path` in one line, and what is wrong."
     def run():
-        try: print(f())
+        try:
+            print(f())
         except (ValueError, FileNotFoundError) as e:
             assert path.name in str(e) and '\n' not in str(e), f'said {e!r}'
             print('refused')
     _, out, err, wrong = ended(start(run, path.parent), path.parent)
-    return out.splitlines(), wrong or err and f'printed {err!r}'
+    if err and not wrong: wrong = f'printed {err!r}'
+    return out.splitlines(), wrong
 
-# What is attacked: trainings that are whole, and such that stopped within an epoch
+
+# ---- what is attacked: runs that are whole, and such that stopped within an epoch
+
 COMMON = dict(device='cpu', hidden='10', bs=20, epochs=150)
-KINDS = [{}, dict(opt='adamw', lr=0.002, dropout=0.2, distort=True),
+KINDS = [{},
+         dict(opt='adamw', lr=0.002, dropout=0.2, distort=True),
          dict(model='torch', opt='adam', lr=0.002)]
-TIMES = [] # of whole trainings
+TIMES = [] # seconds that a whole run of each kind takes
 
 def train(out, stop=None, **options):
     "Train; stop after so many steps."
-    def after_batch(self, learn): learn.stopped = learn.step == stop
-    config.Progress = type('Progress', (config.Progress,), {'after_batch': after_batch})
+    class Progress(config.Progress): # of the same name, which is saved with the run
+        def after_batch(self, learn):
+            if learn.step == stop: learn.stopped = True
+    config.Progress = Progress
     cli.fcnet_train(out=out, **COMMON | options)
 
-def prepare(root):
-    "A small folder of data, an image, and trainings of all kinds."
-    folder, g = root/'data', torch.Generator().manual_seed(0)
+def write_digits(folder):
+    "Sixty digits of MNIST in its file format, and one as a drawing beside the folder."
+    x, y, *_ = get_data()
+    x = (256*x[:60]).byte().view(-1, 28, 28)
     folder.mkdir()
-    COMMON['data'] = str(folder)
-    x, y = torch.randint(0, 256, (60, 28, 28), generator=g), torch.arange(60) % 10
-    for part, (name, t) in product(('train', 't10k'), (('images', x), ('labels', y))):
-        head = struct.pack(f'>{1 + t.dim()}I', 0x800 + t.dim(), *t.shape)
-        file = folder/f'{part}-{name}-idx{t.dim()}-ubyte'
-        file.write_bytes(head + t.byte().numpy().tobytes())
-    Image.fromarray(x[0].byte().numpy()).resize((5, 5)).save(root/'digit.png')
+    for part in ('train', 't10k'):
+        for name, t in (('images', x), ('labels', y[:60].byte())):
+            head = struct.pack(f'>{1 + t.dim()}I', 0x800 + t.dim(), *t.shape)
+            file = folder/f'{part}-{name}-idx{t.dim()}-ubyte'
+            file.write_bytes(head + t.contiguous().numpy().tobytes())
+    drawing = Image.fromarray(255 - x[0].numpy()).resize((280, 280))
+    drawing.save(folder.parent/'digit.png')
+
+def run_undisturbed(f, root):
+    "Run to the end, or the attacks would show nothing."
+    code, _, err, _ = ended(start(f, root), root)
+    if code: sys.exit(f'failed, though nothing was attacked: {err}')
+
+def prepare(root):
+    "A small folder of data, an image, and runs of all kinds."
+    write_digits(root/'data')
+    COMMON['data'] = str(root/'data')
     with redirect_stdout(io.StringIO()): # what is imported late is imported once
         cli.fcnet_train(out=root/'first', **COMMON | dict(epochs=1))
         cli.fcnet_evaluate(root/'first')
+        assert cli.fcnet_predict(root/'first', [root/'digit.png']) is None
     for k, kind in enumerate(KINDS):
         begun = time.time()
-        for f in (partial(cli.fcnet_train, out=f'whole{k}', **COMMON | kind),
-                  partial(train, f'stopped{k}', stop=4, **kind | dict(epochs=3))):
-            code, _, err, _ = ended(start(f, root), root)
-            if code: sys.exit(f'a training failed, undisturbed: {err}')
-            if len(TIMES) == k: TIMES.append(time.time() - begun)
+        run_undisturbed(partial(train, f'whole{k}', **kind), root)
+        TIMES.append(time.time() - begun)
+        run_undisturbed(partial(train, f'stopped{k}', 4, **kind | dict(epochs=3)), root)
+
+
+# ---- altering
 
 def altered_bytes(content, rng, head):
     "Bytes, some of them flipped, changed, zeroed, cut or inserted; often in the head."
     for _ in range(rng.choice((1, 1, 1, 3))):
-        at = rng.randrange(max(1, min(len(content), rng.choice((head, 2**30)))))
-        n, how = rng.choice((1, 1, 2, 8, 100, 5000)), rng.randrange(6)
-        old, rest = content[at:at+n], content[at+n:]
-        new = (bytes(v ^ 1 << rng.randrange(8) for v in old[:1]) + old[1:], b'', b'',
-               rng.randbytes(len(old)), bytes(len(old)), rng.randbytes(n) + old)[how]
-        content = content[:at] + new + (rest if how != 1 else b'')
+        within = min(len(content), rng.choice((head, 2**30)))
+        at = rng.randrange(max(1, within))
+        n = rng.choice((1, 1, 2, 8, 100, 5000))
+        old = content[at:at+n]
+        rest = content[at+n:]
+        flipped = bytes(v ^ 1 << rng.randrange(8) for v in old[:1]) + old[1:]
+        new, rest = rng.choice((
+            (flipped, rest), (b'', b''), (b'', rest), (rng.randbytes(len(old)), rest),
+            (bytes(len(old)), rest), (rng.randbytes(n) + old, rest)))
+        content = content[:at] + new + rest
     return content
 
 def same(a, b):
     "Are the tensors and values of two files the same, bit for bit?"
     a = checkpoint.load(a)
     b = checkpoint.load(b)
+    for values in (a, b): values.pop('data') # where it is, seen from the file
     def equal(v, w):
         if not isinstance(v, torch.Tensor): return v == w
         return isinstance(w, torch.Tensor) and v.dtype == w.dtype and torch.equal(v, w)
     return a.keys() == b.keys() and all(equal(v, b[name]) for name, v in a.items())
 
-# The attacks: each gives what is to be counted, and what is wrong
-def kills(i, rng, root, folder):
-    "A training is killed; some are resumed, killed again, and resumed to the end."
-    run, whole, k = folder/'run', root/f'whole{i % len(KINDS)}', i % len(KINDS)
-    model, wanted = 'model.safetensors', {'curves.png', 'history.csv'}
-    def kill(f):
-        pid = start(f, folder)
-        time.sleep(rng.uniform(0, rng.choice((0.1, TIMES[k]))))
-        os.kill(pid, SIGKILL)
-        assert ended(pid, folder)[0] in (0, -SIGKILL), 'failed before it was killed'
-    def names(): # of what is there, and whole
-        found = {p.name for p in run.glob('*')} - {'.lock'}
-        if model in found: checkpoint.load(run/model)
-        if 'curves.png' in found: Image.open(run/'curves.png').load()
-        csv = [(at/'history.csv').read_bytes() for at in (run, whole)
-               if 'history.csv' in found]
-        assert len({*csv}) < 2, 'history.csv is not that of an undisturbed training'
-        return found
-    kill(partial(cli.fcnet_train, out='run', **COMMON | KINDS[k]))
-    left = {name for name in names() if not (name[0] == '.' and name.endswith('.tmp'))}
-    assert left <= wanted | {model}, f'left {left}'
-    saved = ['left a checkpoint']*(model in left)
-    if i % 7: return saved, ''
-    if saved: kill(partial(cli.fcnet_train, resume='run', device='cpu')), names()
-    said, wrong = call(folder, 'fcnet_train', '--resume', 'run', '--device', 'cpu')
-    if wrong or not saved: return saved, wrong
-    assert same(run/model, whole/model), 'resumed, it ended with other weights'
-    assert names() == wanted | {model}, f'left {names()}'
-    return [*saved, 'resumed bit for bit'], ''
-
 def altered(i, rng, root, folder):
     "A checkpoint whose bytes were altered: refused, or the same."
-    good, path = root/f'stopped{i%len(KINDS)}/model.safetensors', folder/'altered'
+    good = root/f'stopped{i % len(KINDS)}/model.safetensors'
+    path = folder/'altered'
     content = good.read_bytes()
     head = 8 + int.from_bytes(content[:8], 'little')
     path.write_bytes(altered_bytes(content, rng, head))
-    return check(lambda: 'the same' if same(path, good) else 1/0, path)
+    def read():
+        assert same(path, good), 'altered unnoticed'
+        return 'the same'
+    return check(read, path)
+
+
+# ---- killing
+
+def whole_files(run, whole):
+    "Names of what is there; each that can be read is checked."
+    found = {p.name for p in run.glob('*')} - {'.lock'}
+    if 'model.safetensors' in found: checkpoint.load(run/'model.safetensors')
+    if 'curves.png' in found: Image.open(run/'curves.png').load()
+    if 'history.csv' in found:
+        mine, right = ((at/'history.csv').read_bytes() for at in (run, whole))
+        assert mine == right, 'history.csv is not that of an undisturbed run'
+    return found
+
+def kills(i, rng, root, folder):
+    "A run is killed; some are resumed, killed again, and resumed to the end."
+    k = i % len(KINDS)
+    run = folder/'run'
+    whole = root/f'whole{k}'
+    expected = {'model.safetensors', 'curves.png', 'history.csv'}
+    def kill(f):
+        pid = start(f, folder)
+        time.sleep(rng.uniform(0, rng.choice((0.1, TIMES[k], TIMES[k]))))
+        os.kill(pid, SIGKILL)
+        code = ended(pid, folder).code
+        assert code in (0, -SIGKILL), 'failed before it was killed'
+    kill(partial(cli.fcnet_train, out='run', **COMMON | KINDS[k]))
+    found = whole_files(run, whole)
+    left = {name for name in found if not re.fullmatch(r'\..*\.tmp', name)}
+    assert left <= expected, f'left {left}'
+    if 'model.safetensors' not in left:
+        _, wrong = call(folder, 'fcnet_train', '--resume', 'run', '--device', 'cpu')
+        return ['left no checkpoint'], wrong
+    if i % 7: return ['left a checkpoint'], ''
+    kill(partial(cli.fcnet_train, resume='run', device='cpu'))
+    whole_files(run, whole)
+    _, wrong = call(folder, 'fcnet_train', '--resume', 'run', '--device', 'cpu')
+    if wrong: return ['left a checkpoint'], wrong
+    model = 'model.safetensors'
+    assert same(run/model, whole/model), 'resumed, it ended with other weights'
+    assert whole_files(run, whole) == expected, 'other files than expected'
+    return ['left a checkpoint', 'resumed bit for bit'], ''
+
+
+# ---- making up
 
 ODD_VALUES = [None, -1, 0, 1, 10**6, 2**63, 10**400, 1e308, 1e-320, math.nan, math.inf,
               '', 'x', '٣', 'a\0b', 'x\ny', '\x1b[2J', '\ud800', '100000,100000',
@@ -191,34 +270,44 @@ ODD_TENSORS = [
     lambda t: t.char(), lambda t: t.double(), lambda t: t.half(), lambda t: t.bool(),
     lambda t: t.cfloat(), lambda t: t.to(torch.float8_e4m3fn),
     lambda t: t.view(torch.uint8), lambda t: torch.randint(0, 256, t.shape).to(t.dtype)]
-ODD_TEXTS = '['*10**5, '{"x":'*10**5, '{', '', '9'*5000, '{"x":1e999}', '{"x":1} 2'
+ODD_TEXTS = ['['*10**5, '{"x":'*10**5, '{', '', '9'*5000, '{"x":1e999}', '{"x":1} 2']
 
 def places(value, path=()):
     "The paths of all values in a value."
-    inner = {dict: dict.items, list: enumerate}.get(type(value), lambda _: ())(value)
-    return [path, *(p for key, part in inner for p in places(part, (*path, key)))]
+    found = [path]
+    inner = []
+    if isinstance(value, dict): inner = value.items()
+    if isinstance(value, list): inner = enumerate(value)
+    for key, part in inner: found += places(part, (*path, key))
+    return found
 
 def replaced(value, path, rng):
     "A value with another one, or none, at a path."
     if path:
-        value, gone = value.copy(), not path[1:] and rng.random() < 0.1
-        if gone: del value[path[0]]
-        else: value[path[0]] = replaced(value[path[0]], path[1:], rng)
+        key, *deeper = path
+        value = value.copy()
+        if not deeper and rng.random() < 0.1: del value[key]
+        else: value[key] = replaced(value[key], deeper, rng)
         return value
     near = [[value], {'x': value}, str(value)]
     if type(value) in (int, float): near += [value+1, -value, value*1000, value/3]*3
     return rng.choice(ODD_VALUES + near)
 
-def crafted(i, rng, root, folder):
-    "A checkpoint that somebody made up, with a right checksum: used, or refused."
-    path, notes, counted = folder/'made'/'model.safetensors', [], []
-    path.parent.mkdir()
-    source = root/f'{rng.choice(["stopped", "whole"])}{i % len(KINDS)}'
-    values = checkpoint.load(source/'model.safetensors')
+def odd_tensor(t, k):
+    "A tensor made odd, or None where that cannot be done, or for the last `k`."
+    if k == len(ODD_TENSORS): return None
+    try:
+        return ODD_TENSORS[k](t).contiguous()
+    except (RuntimeError, IndexError):
+        return None
+
+def made_up(source, rng):
+    "Content of a checkpoint with a value or a tensor changed, and what was changed."
+    values = checkpoint.load(source)
     tensors = {k: v for k, v in values.items() if isinstance(v, torch.Tensor)}
     info = {k: v for k, v in values.items() if k not in tensors}
     del info['training']['history'][3:]
-    torch.manual_seed(i)
+    notes = []
     for _ in range(rng.choice((1, 1, 1, 2))):
         if rng.random() < 0.65:
             at = rng.choice(places(info))
@@ -226,120 +315,207 @@ def crafted(i, rng, root, folder):
             notes.append(f'{at} was replaced')
         else:
             name = rng.choice([*tensors, 'model.x', 'opt.99.x', 'opt.x.y', 'random.9'])
-            t, k = tensors.pop(name, torch.ones(3)), rng.randrange(len(ODD_TENSORS) + 1)
-            try: tensors |= {name: f(t).contiguous() for f in ODD_TENSORS[k:k+1]}
-            except (RuntimeError, IndexError): pass # not for this one
+            k = rng.randrange(len(ODD_TENSORS) + 1)
+            odd = odd_tensor(tensors.pop(name, torch.ones(3)), k)
+            if odd is not None: tensors[name] = odd
             notes.append(f'{name} by ODD_TENSORS[{k}]')
-    text = rng.choice(ODD_TEXTS) if rng.random() < 0.05 else json.dumps(info)
+    text = json.dumps(info)
+    if rng.random() < 0.05: text = rng.choice(ODD_TEXTS)
     header = {'fcnet': text, 'sha256': checkpoint.checksum(tensors, text)}
-    path.write_bytes(to_safetensors(tensors, header))
+    return to_safetensors(tensors, header), f'{text[:30]} {notes}'
+
+def crafted(i, rng, root, folder):
+    "A checkpoint that somebody made up, with a right checksum: used, or refused."
+    torch.manual_seed(i)
+    kind = rng.choice(('stopped', 'whole'))
+    source = root/f'{kind}{i % len(KINDS)}/model.safetensors'
+    content, notes = made_up(source, rng)
+    (folder/'made').mkdir()
+    (folder/'made/model.safetensors').write_bytes(content)
+    counted = []
     for name, *words in (('fcnet_predict', 'made', root/'digit.png'),
                          ('fcnet_train', '--resume', 'made', '--device', 'cpu'),
                          ('fcnet_evaluate', 'made')):
         said, wrong = call(folder, name, *words)
-        if wrong: return counted, f'{text[:30]} {notes} {wrong}'
+        if wrong: return counted, f'{notes} {wrong}'
         counted.append(said)
     return counted, ''
 
-MODES = '1 L LA P PA RGB RGBA CMYK YCbCr I I;16 F HSV LAB'.split()
 
-def images(i, rng, root, folder):
-    "An image file of any kind, whole or not: read, or refused."
-    path = folder/f'image.{rng.choice(("png", "jpeg", "gif", "webp", "tiff", "bmp"))}'
-    how, mode, sides = rng.random(), rng.choice(MODES), (3, 40, 300, 300, 2000)
-    size = [rng.randint(1, rng.choice(sides)) for _ in range(2)]
-    large = [7000, 7100], [9000, 10_000], [1, 60_000]
-    if how < 0.02: mode, size = '1', rng.choice(large)
+# ---- images
+
+MODES = '1 L LA P PA RGB RGBA CMYK YCbCr I I;16 F HSV LAB'.split()
+FORMATS = ('png', 'jpeg', 'gif', 'webp', 'tiff', 'bmp')
+LARGE = ([7000, 7100], [9000, 10_000], [1, 60_000])
+
+def write_image(path, mode, size, rng):
+    "An image of noise, in this mode if the format has it; the options of its writer."
     noise = Image.effect_noise([1 + side//9 for side in size], rng.choice((1, 50, 200)))
-    plain = image = noise.resize(size, rng.choice((0, 2))).convert('RGB')
+    plain = noise.resize(size, rng.choice((0, 2))).convert('RGB')
     exif = Image.Exif()
     exif[0x0112] = rng.randint(0, 9) # its orientation
     options = rng.choice(({}, dict(transparency=0), dict(exif=exif),
                           dict(save_all=True, append_images=[plain])))
     try:
-        image = image.convert(mode)
-        image.save(path, **options)
+        plain.convert(mode).save(path, **options)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         plain.resize((50, 60)).save(path) # the format has no such mode, size or option
+    return [*options]
+
+def images(i, rng, root, folder):
+    "An image file of any kind, whole or not: read, or refused."
+    path = folder/f'image.{rng.choice(FORMATS)}'
+    how = rng.random()
+    mode = rng.choice(MODES)
+    size = [rng.randint(1, rng.choice((3, 40, 300, 300, 2000))) for _ in range(2)]
+    if how < 0.02:
+        mode = '1'
+        size = rng.choice(LARGE)
+    options = write_image(path, mode, size, rng)
+    if 0.02 < how < 0.15: # a digit, so that some can be read
+        Image.open(root/'digit.png').convert('RGB').save(path)
     content = path.read_bytes()
     if 0.4 < how < 0.9: path.write_bytes(altered_bytes(content, rng, 200))
-    if how > 0.9: path.write_bytes(rng.choice((b'', b'no image', rng.randbytes(1000),
-        content[:rng.randrange(30)], (root/'whole0'/'model.safetensors').read_bytes())))
-    if how > 0.98: path.unlink(), rng.random() < 0.5 and path.mkdir()
+    if how > 0.9:
+        checkpoint_of = (root/'whole0/model.safetensors').read_bytes()
+        path.write_bytes(rng.choice((b'', b'no image', rng.randbytes(1000),
+                                     content[:rng.randrange(30)], checkpoint_of)))
+    if how > 0.98:
+        path.unlink()
+        if rng.random() < 0.5: path.mkdir()
     def read():
         x = digit_from_image(path)
-        fine = x.shape == (784,) and x.dtype == torch.float32 and x.isfinite().all()
-        assert fine and 0 <= x.min() and x.max() < 1, f'read as {x}'
+        assert x.shape == (784,) and x.dtype == torch.float32 and x.isfinite().all()
+        assert 0 <= x.min() and x.max() < 1
         return 'read'
     counted, wrong = check(read, path)
-    return counted, wrong and f'{path.suffix} {mode} {size} {[*options]} {wrong}'
+    return counted, wrong and f'{path.suffix} {mode} {size} {options} {wrong}'
+
+
+# ---- options
 
 ODD = [*'''- -- 0 -1 -0 1 2 3.5 1_0 ٣ 0x10 1e3 1e-320 1e38 1e400 nan inf -inf x é 漢字
     . .. / /dev/null no/such ~ good good/model.safetensors digit.png digit.png/x 3,3 ,
     3, ../data ../data/train-images-idx3-ubyte 100000,100000 None True [] handmade torch
-    sgd adamw batch layer mse medium linear cpu cuda mps --help -h * --colour'''.split(), '', ' ', '5 ', '9'*20,
-    '9'*5000, str(2**31), str(2**63), str(2**63-1), 'new\nline',
+    sgd adamw batch layer mse medium linear cpu cuda mps --help -h * --colour'''.split(),
+    '', ' ', '5 ', '9'*20, '9'*5000, str(2**31), str(2**63), str(2**63-1), 'new\nline',
     '\x1b[2J', 'bad\udcff', 'a'*300, '2,'*200 + '2']
-TAKES = {'fcnet_train': [*(field.name for field in fields(config.Settings)), 'device', 'out', 'resume', 'recipe'],
-         'fcnet_predict': ['json'], 'fcnet_evaluate': ['data', 'test']}
+SETTINGS = [field.name for field in fields(config.Settings)]
+TAKES = {'fcnet_train': [*SETTINGS, 'device', 'out', 'resume', 'recipe'],
+         'fcnet_predict': ['json', 'as-is'],
+         'fcnet_evaluate': ['data', 'test']}
+FLAGS = ('json', 'as-is', 'test', 'distort', 'residual', 'whole')
 
-def options(i, rng, root, folder):
-    "A command with values that are odd, too many, or too few."
-    shutil.copytree(root/f'whole{i % len(KINDS)}', folder/'good')
-    shutil.copy(root/'digit.png', folder)
-    name = rng.choice(('fcnet_train', *TAKES))
+def odd_options(name, rng):
+    "Options of a command with odd values."
     names = rng.sample(TAKES[name], rng.randint(0, min(4, len(TAKES[name]))))
     given = {option: rng.choice(ODD) for option in names}
     if given.get('epochs', '').isdigit(): given['epochs'] = given['epochs'][:1]
     if given.get('data') == '': given = {'data': ''} # MNIST, with nothing long
     words = []
     for option, value in given.items():
-        if option in ('json', 'test', 'distort', 'residual', 'whole'): words += [f'--{option}']
-        else: words += rng.choice(([f'--{option}', value], [f'--{option}={value}']))
-    if rng.random() < 0.1: words.insert(rng.randint(0, len(words)), rng.choice(ODD))
-    if name == 'fcnet_predict':
+        if option in FLAGS: words.append(f'--{option}')
+        elif rng.random() < 0.5: words += [f'--{option}', value]
+        else: words.append(f'--{option}={value}')
+    return given, words
+
+def options(i, rng, root, folder):
+    "A command with values that are odd, too many, or too few."
+    shutil.copytree(root/f'whole{i % len(KINDS)}', folder/'good')
+    shutil.copy(root/'digit.png', folder)
+    name = rng.choice(('fcnet_train', *TAKES))
+    given, words = odd_options(name, rng)
+    if i < len(TAKES): # nothing odd, so that each command runs
+        name = [*TAKES][i]
+        given = {}
+        words = ['digit.png'] if name == 'fcnet_predict' else []
+    elif rng.random() < 0.1: words.insert(rng.randint(0, len(words)), rng.choice(ODD))
+    if name == 'fcnet_predict' and not 'digit.png' in words:
         words += rng.choices(['digit.png']*40 + ODD, k=rng.randint(0, 3))
-    if name != 'fcnet_train': words.insert(0, rng.choice(['good']*9 + ODD[:9]))
-    elif 'resume' not in given: words = ['--epochs', 1, '--out', 'new', '--hidden', 5,
-                                         '--data', '../data', '--device', 'cpu', *words]
+    if name != 'fcnet_train':
+        odd = ODD[:9] if i >= len(TAKES) else []
+        words.insert(0, rng.choice(['good']*9 + odd))
+    elif 'resume' not in given:
+        words = ['--epochs', 1, '--out', 'new', '--hidden', 5, '--data', '../data',
+                 '--device', 'cpu', *words]
     said, wrong = call(folder, name, *words, most=max(1, len(words)-1))
     return [said], wrong
 
-PARTS = {kills: 200, altered: 2000, crafted: 600, images: 500, options: 500}
 
-def case(attack, seed, root, i):
+# ---- all of them
+
+class Part(NamedTuple):
+    "A kind of attack."
+    attack: object # gives what is to be counted, and what is wrong
+    count: int     # attacks by default
+    reaches: tuple # what must be counted at least once
+
+PARTS = {
+    'kills': Part(kills, 200, ('left a checkpoint', 'resumed bit for bit')),
+    'altered': Part(altered, 2000, ('refused',)),
+    'crafted': Part(crafted, 600, ('fcnet_predict ran', 'fcnet_train ran',
+                                   'fcnet_evaluate ran', 'fcnet_predict refused',
+                                   'fcnet_train refused')),
+    'images': Part(images, 500, ('read', 'refused')),
+    'options': Part(options, 500, ('fcnet_train ran', 'fcnet_predict ran',
+                                   'fcnet_evaluate ran', 'fcnet_train refused'))}
+
+def case(name, seed, root, i):
     "One attack, in its own folder: what is to be counted, and what is wrong."
-    folder, name = root/f'{attack.__name__}{i}', attack.__name__
+    folder = root/f'{name}{i}'
     folder.mkdir()
-    try: counted, wrong = attack(i, random.Random(f'{seed} {name} {i}'), root, folder)
-    except Exception as e: counted, wrong = [], f'{type(e).__name__} {e}'
+    (folder/'data').symlink_to(root/'data') # where a copied run looks for its data
+    rng = random.Random(f'{seed} {name} {i}')
+    try:
+        counted, wrong = PARTS[name].attack(i, rng, root, folder)
+    except Exception as e:
+        counted = []
+        wrong = f'{type(e).__name__} {e}'
     shutil.rmtree(folder)
-    for n in (1, 2): Path(f'{folder}.{n}').unlink(missing_ok=True)
+    for path in said_files(folder): path.unlink(missing_ok=True)
     return counted, wrong and f'{name} {i}: {wrong[:700]}'
 
+def run_part(name, seed, root, cases):
+    "Run attacks of a kind; print each that did not hold. Their number, and the counts."
+    begun = time.time()
+    failed = 0
+    counts = Counter()
+    attack = partial(case, name, seed, root)
+    with get_context('fork').Pool(2) as pool:
+        for counted, wrong in pool.imap_unordered(attack, cases):
+            counts.update(counted)
+            if not wrong: continue
+            failed += 1
+            print(f'did not hold: {wrong}', flush=True)
+    numbers = [f'{n} {words}' for words, n in sorted(counts.items())]
+    print(f'{name}: {len(cases)-failed} of {len(cases)} held', *numbers,
+          f'{time.time()-begun:.0f} s', sep=', ', flush=True)
+    return failed, counts
+
 def main():
-    parser, names = ArgumentParser(description=__doc__), [f.__name__ for f in PARTS]
-    parser.add_argument('part', nargs='*', help=f'{", ".join(names)}; all by default')
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument('part', nargs='*', help=f'{", ".join(PARTS)}; all by default')
     parser.add_argument('--count', type=int, help='attacks of each part')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=int, default=0, help='of all attacks')
     parser.add_argument('--case', type=int, help='only this one')
-    args, found = parser.parse_args(), []
-    if other := {*args.part} - {*names}: parser.error(f'no such part: {other.pop()}')
+    args = parser.parse_args()
+    for name in args.part:
+        if name not in PARTS: parser.error(f'no such part: {name}')
     torch.set_num_threads(1)
+    wrong = 0
     with TemporaryDirectory() as tmp:
         root = Path(tmp).resolve()
         prepare(root)
-        for attack, n in PARTS.items():
-            if attack.__name__ not in (args.part or names): continue
-            cases = range(args.count or n) if args.case is None else [args.case]
-            begun, work = time.time(), partial(case, attack, args.seed, root)
-            with get_context('fork').Pool(2) as pool: done = pool.map(work, cases, 1)
-            wrong = [words for _, words in done if words]
-            counts = Counter(word for words, _ in done for word in words)
-            said = [f'{k} {word}' for word, k in sorted(counts.items())]
-            print(f'{attack.__name__}: {len(done)-len(wrong)} of {len(done)} held',
-                  *said, f'{time.time()-begun:.0f} s', sep=', ', flush=True)
-            found += wrong
-    if found: sys.exit('\n'.join([f'{len(found)} did not hold:', *found]))
+        for name in args.part or PARTS:
+            cases = [args.case]
+            if args.case is None: cases = range(args.count or PARTS[name].count)
+            failed, counts = run_part(name, args.seed, root, cases)
+            wrong += failed
+            if args.case is not None: continue
+            for words in PARTS[name].reaches:
+                if counts[words]: continue
+                wrong += 1
+                print(f'{name}: attacked nothing, never "{words}"', flush=True)
+    sys.exit(1 if wrong else 0)
 
 if __name__ == '__main__': main()
