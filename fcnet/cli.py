@@ -425,7 +425,3 @@ def main()->None:
         try: sys.stdout.flush()
         except OSError: silence(sys.stdout) # or Python says it again at its end
         sys.exit(code)
-
-# %% ../nbs/29_cli.ipynb #4d15af18
-#| eval: false
-if __name__ == '__main__': main()
