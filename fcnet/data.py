@@ -14,11 +14,11 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from importlib.resources import files
 from numbers import Integral, Real
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ def show_weights(
 
 # %% ../nbs/00_data.ipynb #360930d1
 def check_range(
-    where,                     # function, class or file that the error names
+    where:object,              # function, class or file that the error names
     *,
     at_least:float|None=None,  # smallest value allowed
     above:float|None=None,     # or: every value must be larger than this
@@ -66,7 +66,7 @@ def check_range(
 
 # %% ../nbs/00_data.ipynb #48ebcf97
 def check_count(
-    where,          # function, class or file that the error names
+    where:object,   # function, class or file that the error names
     at_least:int=1, # smallest value allowed
     **values,       # the arguments to check, by name
 )->None:
@@ -79,9 +79,9 @@ def check_count(
 
 # %% ../nbs/00_data.ipynb #6e6b3e6e
 def check_choice(
-    where,        # function, class or file that the error names
-    choices,      # the values allowed: a list, or anything that knows `in`
-    **values,     # the arguments to check, by name
+    where:object,      # function, class or file that the error names
+    choices:Container, # the values allowed: a list, or anything that knows `in`
+    **values,          # the arguments to check, by name
 )->None:
     "Raise a `ValueError` for a value that is not one of the choices."
     for name, value in values.items():
@@ -91,7 +91,7 @@ def check_choice(
 
 # %% ../nbs/00_data.ipynb #7ffe51fe
 def check_shape(
-    where,        # function, class or file that the error names
+    where:object, # function, class or file that the error names
     shape:tuple,  # lengths of the axes; a name such as 'n' stands for any length
     **tensors,    # tensors or arrays to check, by name
 )->None:
@@ -158,7 +158,7 @@ def file_kind(
     return f'starts with {head[:4].hex(" ") or "nothing"}'
 
 def read_idx_head(
-    file,          # binary file, open at its start
+    file:BinaryIO, # open at its start
     path:str|Path, # its name, for the error
 )->tuple:          # lengths of the axes
     "Read the head of an IDX file of bytes. `ValueError` for anything else."
