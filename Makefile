@@ -34,7 +34,7 @@ train: .venv/installed
 
 # Three times, for a process keeps in memory what its notebooks have made
 test: check
-	set -e; for part in 0 1 '[2i]'; do $(TEST) nbdev_test --n_workers 2 --timing --file_glob "$$part*.ipynb"; done
+	set -e; for part in 0 1 '[2is]'; do $(TEST) nbdev_test --n_workers 2 --timing --file_glob "$$part*.ipynb"; done
 	$(TEST) python -m pytest -q -p no:cacheprovider tests --ignore tests/website -n 2 --dist worksteal
 
 # The cells marked `#| slow` as well: the experiments behind the figures

@@ -105,16 +105,22 @@ def with_sources(group):
         cells.append(cell)
     return cells + docs
 
+def is_lesson(name):
+    "Is this notebook a lesson, or the short road through the first six?"
+    return name[0].isdigit() or name == 'short.ipynb'
+
 def lesson_head(name):
-    "Links to places where a lesson can be run, and a folded cell with its imports."
+    "Links to places where a lesson can be run, and a folded cell with its imports where none is shown."
     where = {key: get_config()[key] for key in ('user', 'repo', 'branch')}
     links = ' '.join(f'<a href="{url.format(name=name, **where)}">{text}</a>'
                      for text, url in LINKS.items())
     source = nbformat.read(get_config().nbs_path/name, as_version=4)
-    shown = ('#| code-fold: true\n#| code-summary: All imports of this lesson\n'
-             + imports(source.cells))
-    return [new_markdown_cell(f'```{{=html}}\n<p class="lesson-links">{links}</p>\n```'),
-            new_code_cell(shown)]
+    head = [new_markdown_cell(f'```{{=html}}\n<p class="lesson-links">{links}</p>\n```')]
+    first = [cell.source for cell in source.cells[:8] if cell.cell_type == 'code']
+    if not any(re.match('import |from ', code) for code in first):
+        head.append(new_code_cell('#| code-fold: true\n#| code-summary: All imports of this lesson\n'
+                                  + imports(source.cells)))
+    return head
 
 def unlink_comments(data):
     "nbdev makes links of names in the comments of a signature, and code has none: take them out."
@@ -133,7 +139,7 @@ def tidy(path):
     cells = []
     for exported, group in groupby(nb.cells, key=lambda cell: bool(is_source(cell) or shown_doc(cell))):
         cells += with_sources(list(group)) if exported else group
-    if path.name[0].isdigit(): cells[1:1] = lesson_head(path.name)
+    if is_lesson(path.name): cells[1:1] = lesson_head(path.name)
     nb.cells = cells
     nbformat.write(nb, path)
 

@@ -340,7 +340,7 @@ def link_lessons(soups, sources, codes):
     papers = bibliography(soups['bibliography.html'])
     cited = {} # place of a paper -> pages and titles of the lessons
     for page, soup in soups.items():
-        if not sources[page][0].isdigit(): continue
+        if not (sources[page][0].isdigit() or page == 'short.html'): continue
         title = soup.h1.get_text().strip()
         for place in cite(soup, papers): cited.setdefault(place, {})[page] = title
         link_terms(soup, terms)
