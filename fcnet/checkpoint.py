@@ -67,10 +67,7 @@ def save(
             tensors[name] = value.detach().cpu().clone().contiguous()
         else:
             info[name] = value
-    try:
-        text = json.dumps(info)
-    except TypeError as e:
-        raise ValueError(f'{path}: not saved, expected JSON values ({e})') from None
+    text = json.dumps(info)
     header = {'fcnet': text, 'sha256': checksum(tensors, text)}
     atomic_write(path, to_safetensors(tensors, header))
 
@@ -115,8 +112,7 @@ def load_weights(
 
 # %% ../nbs/11_checkpoint.ipynb #e37808c1
 # Ctrl-C, a notice to end, and a closed terminal, where the system has it
-SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
-           if hasattr(signal, name)]
+SIGNALS = [s for s in signal.Signals if s.name in ('SIGINT', 'SIGTERM', 'SIGHUP')]
 
 class Checkpoint(Callback):
     "Save at the start, after every epoch, at the end, and when a signal stops the run."
@@ -146,16 +142,18 @@ class Checkpoint(Callback):
 
     def stop(self, number, frame):
         "The first signal asks for an end after the batch, the second one interrupts."
-        if self.signal is not None:
-            self.learn.interrupted = False # in the middle of a step nothing is saved
-            raise KeyboardInterrupt
+        self.learn.stopped = self.signal is None # else a step is cut: nothing is saved
+        if self.signal is not None: raise KeyboardInterrupt
         self.signal = number
-        self.learn.interrupted = True
         outer = self.handlers[number]
         if isinstance(getattr(outer, '__self__', None), Checkpoint):
             outer(number, frame) # this fit is part of another one
 
+    def after_batch(self, learn):
+        if self.signal is not None: learn.stopped = True # whatever others have done
+
     def after_epoch(self, learn):
+        self.after_batch(learn)
         if not learn.done: self._save(learn)
 
     def after_fit(self, learn):

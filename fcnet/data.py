@@ -9,8 +9,6 @@ __all__ = ['KINDS', 'show_weights', 'check_range', 'check_count', 'check_choice'
 # %% ../nbs/00_data.ipynb #d39d9106
 import gzip
 import math
-import operator
-import os
 import re
 import struct
 import zlib
@@ -49,22 +47,17 @@ def check_range(
     **values,                  # the arguments to check, by name
 )->None:
     "Raise a `ValueError` for a value that is not a finite number in the range."
-    limits = [
-        ('at least', at_least, operator.ge),
-        ('above', above, operator.gt),
-        ('at most', at_most, operator.le),
-        ('below', below, operator.lt),
-    ]
-    limits = [limit for limit in limits if limit[1] is not None]
-    expected = ' and '.join(f'{words} {bound}' for words, bound, _ in limits)
+    limits = {'at least': at_least, 'above': above, 'at most': at_most, 'below': below}
+    expected = ' and '.join(f'{k} {v}' for k, v in limits.items() if v is not None)
     for name, value in values.items():
-        fits = isinstance(value, Real) and math.isfinite(value)
-        for _, bound, holds in limits:
-            fits = fits and holds(value, bound)
+        fits = (isinstance(value, Real) and math.isfinite(value)
+                and (at_least is None or value >= at_least)
+                and (above is None or value > above)
+                and (at_most is None or value <= at_most)
+                and (below is None or value < below))
         if not fits:
             raise ValueError(f'{where}: {name} is {value!r}, expected {expected}')
 
-# %% ../nbs/00_data.ipynb #48ebcf97
 def check_count(
     where:object,   # function, class or file that the error names
     at_least:int=1, # smallest value allowed
@@ -77,7 +70,6 @@ def check_count(
             raise ValueError(f'{where}: {name} is {value!r}, '
                              f'expected an integer, at least {at_least}')
 
-# %% ../nbs/00_data.ipynb #6e6b3e6e
 def check_choice(
     where:object,      # function, class or file that the error names
     choices:Container, # the values allowed: a list, or anything that knows `in`
@@ -86,10 +78,9 @@ def check_choice(
     "Raise a `ValueError` for a value that is not one of the choices."
     for name, value in values.items():
         if value not in choices:
-            listed = ', '.join(str(choice) for choice in choices)
+            listed = ', '.join(map(str, choices))
             raise ValueError(f'{where}: {name} is {value!r}, expected one of {listed}')
 
-# %% ../nbs/00_data.ipynb #7ffe51fe
 def check_shape(
     where:object, # function, class or file that the error names
     shape:tuple,  # lengths of the axes; a name such as 'n' stands for any length
@@ -97,15 +88,12 @@ def check_shape(
 )->None:
     "Raise a `ValueError` for a tensor of another shape."
     for name, t in tensors.items():
-        fits = len(t.shape) == len(shape)
-        for length, expected in zip(t.shape, shape):
-            fits = fits and (isinstance(expected, str) or length == expected)
+        fits = len(t.shape) == len(shape) and all(
+            isinstance(axis, str) or axis == n for axis, n in zip(shape, t.shape))
         if not fits:
-            listed = ', '.join(str(expected) for expected in shape)
-            if len(shape) == 1:
-                listed += ',' # as Python writes a tuple of one
+            expected = str(shape).replace("'", '') # ('n', 784) as (n, 784)
             raise ValueError(f'{where}: {name} has shape {tuple(t.shape)}, '
-                             f'expected ({listed})')
+                             f'expected {expected}')
 
 # %% ../nbs/00_data.ipynb #6892d834
 def normalize(
@@ -117,7 +105,6 @@ def normalize(
     check_range('normalize', above=0, s=torch.as_tensor(s).min().item())
     return (x - m)/s
 
-# %% ../nbs/00_data.ipynb #bb2a38b7
 def show_digits(
     x:Tensor,   # flat rows `(n, 784)` or images `(n, 28, 28)`, in any range of values
     y:list|Tensor|None=None, # `n` titles, labels for instance; none if None
@@ -144,15 +131,14 @@ KINDS = [ # how files begin, as patterns, and what they are
     (rb'\x89PNG', 'a PNG image'), (rb'\xff\xd8', 'a JPEG image'), (rb'%PDF', 'a PDF'),
     (rb'\x93NUMPY', 'a NumPy array'), (rb'%!PS', 'PostScript'), (rb'.*<svg', 'SVG'),
     (rb'\s*<(!doctype )?html', 'a web page'), (rb'version https://git-lfs', 'Git LFS'),
-    (rb'....ftyp(hei|hev|mif1|msf1)', 'HEIC, expected JPEG or PNG: export it as that'),
-    (rb'\0\0\x09', 'IDX of int8'), (rb'\0\0\x0b', 'IDX of int16'),
-    (rb'\0\0\x0c', 'IDX of int32'), (rb'\0\0\x0d', 'IDX of float32'),
-    (rb'\0\0\x0e', 'IDX of float64')]
+    (rb'....ftyp(hei|hev|mif1|msf1)', 'HEIC, expected JPEG or PNG: export it as that')]
+KINDS += [(bytes([0, 0, code]), f'IDX of {name}') for code, name in [
+    (9, 'int8'), (11, 'int16'), (12, 'int32'), (13, 'float32'), (14, 'float64')]]
 
 def file_kind(
     head:bytes, # the first bytes of a file, about 200
 )->str:
-    "What begins like this: a file `is gzip`, or else `starts with` its first bytes."
+    "What the file is, such as `is gzip`; if unknown, what it `starts with`."
     for pattern, words in KINDS:
         if re.match(pattern, head, re.DOTALL | re.IGNORECASE): return f'is {words}'
     return f'starts with {head[:4].hex(" ") or "nothing"}'
@@ -163,21 +149,19 @@ def read_idx_head(
 )->tuple:          # lengths of the axes
     "Read the head of an IDX file of bytes. `ValueError` for anything else."
     head = file.read(4)
-    n_axes = head[3] if head[:3] == b'\0\0\x08' and len(head) == 4 else 0
+    n_axes = head[3] if re.fullmatch(rb'\0\0\x08[\1-\4]', head) else 0
     lengths = file.read(4*n_axes)
-    if not 1 <= n_axes <= 4 or len(lengths) < 4*n_axes:
+    if n_axes == 0 or len(lengths) < 4*n_axes:
         raise ValueError(f'{path}: {file_kind(head + file.read(200))}, '
                          'expected an IDX file of bytes, of 1 to 4 axes: 00 00 08 01')
     return struct.unpack(f'>{n_axes}I', lengths)
 
-# %% ../nbs/00_data.ipynb #2345cad1
 def read_idx(
     path:str|Path, # an IDX file of unsigned bytes, raw or gzipped (`.gz`)
 )->Tensor:         # uint8, in the shape that the file states
-    "Read an IDX file. `FileNotFoundError` if missing, `ValueError` if not a whole one."
+    "Read an IDX file. `FileNotFoundError` if missing, `ValueError` if not a valid one."
     with open(path, 'rb') as raw:
-        packed = raw.read(2) == b'\x1f\x8b' # whatever the name says
-        raw.seek(0)
+        packed = raw.peek(2)[:2] == b'\x1f\x8b' # whatever the name says
         file = gzip.open(raw) if packed else raw
         try:
             shape = read_idx_head(file, path)
@@ -203,14 +187,14 @@ def find_idx(
     likely = name.replace('-idx', '[-.]idx').replace('t10k', '(t10k|test)')
     likely = re.compile(f'(.+-)?{likely}([.]idx)?([.]gz)?', re.IGNORECASE)
     for pattern in (f'{name}*', '*', '*/*', '*/raw/*'):
-        found = [p for p in sorted(folder.glob(pattern)) if likely.fullmatch(p.name)]
-        found = [p for p in found if p.is_file()]
+        found = [p for p in sorted(folder.glob(pattern))
+                 if likely.fullmatch(p.name) and p.is_file()]
         for other in found[1:]:
             if not torch.equal(read_idx(found[0]), read_idx(other)):
                 raise ValueError(f'{folder}: {found[0].name} and {other.name} differ, '
                                  'expected one of them')
         if found: return found[0]
-    here = ', '.join(sorted(os.listdir(folder))[:4]) or 'nothing'
+    here = ', '.join(sorted(p.name for p in folder.iterdir())[:4]) or 'nothing'
     raise FileNotFoundError(f'{folder}: holds no {name}, but {here}')
 
 def _read_pair(folder, name):
@@ -224,9 +208,8 @@ def _read_pair(folder, name):
     check_shape(label_file, (len(images),), labels=labels)
     return images.reshape(-1, 28*28).float()/256, labels.long()
 
-# %% ../nbs/00_data.ipynb #b43291db
 class Data(NamedTuple):
-    "Unpacks into inputs and labels to learn from, inputs and labels to judge by."
+    "Unpacks into inputs and labels for training, inputs and labels for validation."
     x_train:Tensor # float32, `(n, n_in)`
     y_train:Tensor # int64, `(n,)`
     x_valid:Tensor # float32, `(n_valid, n_in)`
@@ -235,7 +218,7 @@ class Data(NamedTuple):
     @classmethod
     def from_batches(cls,
         train:Iterable, # pairs of inputs and labels, as a DataLoader gives them
-        valid:Iterable, # such pairs to judge by
+        valid:Iterable, # such pairs for validation
     )->'Data':
         "Collect the batches of any loader, each once; inputs become flat rows."
         parts = []
@@ -248,23 +231,21 @@ class Data(NamedTuple):
         self,
         device:str|torch.device, # device to move the four tensors to
     )->'Data':                   # a new `Data`
-        "All four on `device`; `ValueError` for a part that is no good to learn from."
+        "All four on `device`; `ValueError` for an empty, infinite or misfitting part."
         for name, t in self._asdict().items():
+            fault = None
             if not isinstance(t, Tensor):
-                raise ValueError(f'Data: {name} is a {type(t).__name__}, '
-                                 'expected a Tensor')
-            if t.dim() == 0 or len(t) == 0:
-                raise ValueError(f'Data: {name} has no rows, expected at least one')
-            low, high = t.aminmax() # nan comes through, and costs less to find here
-            if not (low.isfinite() and high.isfinite()):
-                raise ValueError(f'Data: {name} has nan or infinity, '
-                                 'expected finite numbers')
+                fault = f'is a {type(t).__name__}, expected a Tensor'
+            elif t.dim() == 0 or len(t) == 0:
+                fault = 'has no rows, expected at least one'
+            elif not torch.stack(t.aminmax()).isfinite().all(): # nan comes through
+                fault = 'has nan or infinity, expected finite numbers'
+            if fault: raise ValueError(f'Data: {name} {fault}')
         x, y, x_valid, y_valid = self
         check_shape('Data', (len(x), *y.shape[1:]), y_train=y)
         check_shape('Data', (len(x_valid), *y_valid.shape[1:]), y_valid=y_valid)
         return Data(*[t.to(device) for t in self])
 
-# %% ../nbs/00_data.ipynb #d6e1ed99
 def get_data(
     path:str|Path|None=None, # folder with MNIST's file names, .gz or raw; None: MNIST
     test:bool=False, # all of the training file, and the test file for validation?

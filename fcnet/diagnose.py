@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from .data import check_count, check_range
 from .init import layer_stats
-from .layers import Linear, Module, Sequential
+from .layers import Linear
 from .learner import Callback, History, Learner
 
 # %% ../nbs/10_diagnose.ipynb #e2bc0c19
@@ -92,50 +92,29 @@ def lr_find(
     return suggestion
 
 # %% ../nbs/10_diagnose.ipynb #54614849
-class _Watched(Module):
-    "A hand-written layer that reports its output."
-    def __init__(self, layer, see):
-        self.layer = layer
-        self.see = see
-
-    def fwd(self, x):
-        out, saved = self.layer.fwd(x)
-        self.see(self.layer, x, out)
-        return out, saved
-
-def _watched(layer, see):
-    "A copy of a hand-written model, on the same weights, whose layers report."
-    if not isinstance(layer, Sequential): return _Watched(layer, see)
-    twin = copy(layer)
-    twin.layers = [_watched(part, see) for part in layer.layers]
-    return twin
-
 @torch.no_grad()
 def _activations(model, x):
     "Name and output of each call of a layer that holds no others and is not linear."
-    modes = {m: m.training for m in model.modules()}
-    if isinstance(model, Module):
-        leaves = [m for m in modes if not isinstance(m, Sequential)]
-    else:
-        leaves = [m for m in modes if not list(m.children())]
+    layers = getattr(model, 'layers', []) # of hand-written ones
+    if isinstance(model, nn.Module):
+        layers = [m for m in model.modules() if not list(m.children())]
     acts = []
     def see(layer, _, out):
         if layer is model or isinstance(layer, (Linear, nn.Linear)): return
         if not isinstance(out, Tensor) or not out.is_floating_point(): return
-        name = f'{leaves.index(layer)} {type(layer).__name__}'
+        name = f'{layers.index(layer)} {type(layer).__name__}'
         acts.append((name, out.clone())) # the next layer may work in place
 
-    cards = [x.device] if x.device.type == 'cuda' else []
-    try:
+    with ExitStack() as undo: # however it ends
+        undo.callback(model.train, model.training)
         model.eval() # a look must not count as training
-        with torch.random.fork_rng(cards), ExitStack() as hooks: # which it removes
-            if isinstance(model, Module):
-                _watched(model, see).forward(x)
+        for layer in layers:
+            if isinstance(layer, nn.Module):
+                undo.enter_context(layer.register_forward_hook(see))
             else:
-                for m in leaves: hooks.enter_context(m.register_forward_hook(see))
-                model(x)
-    finally:
-        for m, mode in modes.items(): m.training = mode
+                x = layer.forward(x)
+                see(layer, None, x)
+        if isinstance(model, nn.Module): model(x)
     return acts
 
 # %% ../nbs/10_diagnose.ipynb #78590d3b

@@ -9,6 +9,7 @@ __all__ = ['Callback', 'Learner', 'History', 'Schedule', 'bars_are_seen', 'Bar',
 import json
 import math
 import os
+import re
 import reprlib
 import sys
 import threading
@@ -21,7 +22,7 @@ import torch
 from fastcore.basics import patch
 from fastcore.imports import IN_NOTEBOOK
 from torch import Tensor, nn
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 from tqdm.auto import tqdm
 from .classify import accuracy
 from .data import Data, check_count
@@ -83,7 +84,6 @@ class Learner:
         self.order = None        # of the rows in the present epoch
         self.plan = None         # rows and batch size that this fit began with
         self.stopped = False     # set by a callback to stop after this batch
-        self.interrupted = False # set by a signal; no callback undoes it
         self._thread = None      # the one that is in `fit`
         self._check()
 
@@ -91,19 +91,14 @@ class Learner:
     def device(self): return self.data.x_train.device
     @property
     def n_batches(self):
-        n = len(self.data.x_train)
-        if self.bs == 1: return n
-        return max(1, math.ceil((n-1)/self.bs)) # a row left over joins the last batch
+        left_over = self.bs > 1 # a single row, which then joins the last batch
+        return max(1, math.ceil((len(self.data.x_train)-left_over)/self.bs))
     @property
     def epoch(self): return self.step // self.n_batches # epochs that are done
     @property
     def batch(self): return self.step % self.n_batches # batches of the present epoch
     @property
     def done(self): return self.step >= self.n_steps
-    @property
-    def stopped(self): return self._stopped or self.interrupted
-    @stopped.setter
-    def stopped(self, value): self._stopped = value
 
 # %% ../nbs/09_learner.ipynb #cc076323
 @patch
@@ -111,15 +106,14 @@ def _check(self:Learner):
     "Raise a `ValueError` for a part that could not work."
     check_count('Learner', bs=self.bs)
     ours = isinstance(self.model, Module)
-    kinds = {'model': (Module, nn.Module), 'opt': (Optimizer,),
-             'loss': (Module if ours else Callable,), 'metrics': (dict,),
-             'callbacks': (list, tuple), 'generator': (torch.Generator,)}
-    for name, allowed in kinds.items():
+    kinds = {'model': Module | nn.Module, 'opt': Optimizer,
+             'loss': Module if ours else Callable, 'metrics': dict,
+             'callbacks': list | tuple, 'generator': torch.Generator}
+    for name, kind in kinds.items():
         value = getattr(self, name)
-        if isinstance(value, type) or not isinstance(value, allowed):
-            names = ' or '.join(kind.__name__ for kind in allowed)
-            raise ValueError(f'Learner: {name} is {reprlib.repr(value)}, '
-                             f'expected an object of {names}')
+        if isinstance(value, type) or not isinstance(value, kind):
+            raise ValueError(f'Learner: {name} is {reprlib.repr(value)}, expected '
+                             f'an object of {getattr(kind, "__name__", kind)}')
     if not all(isinstance(callback, Callback) for callback in self.callbacks):
         raise ValueError('Learner: callbacks has one that is no object of Callback')
     if 'loss' in self.metrics or not all(map(callable, self.metrics.values())):
@@ -131,8 +125,6 @@ def _check(self:Learner):
     held = {id(p) for group in self.opt.param_groups for p in group['params']}
     if not held or not held <= params.keys():
         raise ValueError("Learner: opt does not hold the model's parameters")
-    if isinstance(self.opt, LBFGS):
-        raise ValueError('Learner: LBFGS needs its own loop')
     self.data = Data(*self.data).to(next(iter(params.values())).device)
     self.callbacks = sorted(self.callbacks, key=lambda callback: callback.last)
     self.metrics = dict(self.metrics)
@@ -168,7 +160,6 @@ def fit(self:Learner,
     if self.done:
         raise ValueError('fit: nothing to resume, expected a number of epochs')
     self.stopped = False
-    self.interrupted = False
     self._thread = threading.get_ident()
     try:
         self._call('before_fit')
@@ -218,24 +209,19 @@ def _fit_epoch(self:Learner, step):
                 'for nan in the data')
         self._call('before_step')
         self.opt.step()
-        if self.batch == self.n_batches - 1:
-            if not all(p.isfinite().all() for p in self.model.parameters()):
-                raise self._exploded('size of the weights', self.epoch+1)
         self.step += 1
         self._call('after_batch')
         if self.stopped: break
     if self.batch == 0: # the epoch is complete
         self.order = None
         self._record()
-        if not math.isfinite(self.history[-1]['train_loss']):
+        whole = all(p.isfinite().all() for p in self.model.parameters())
+        if not (whole and math.isfinite(self.history[-1]['train_loss'])):
             self.step -= 1 # so the epoch is not done, and nothing is saved
-            raise self._exploded('training loss', self.epoch+1)
+            raise FloatingPointError(
+                f'weights or loss are no longer finite after epoch {self.epoch+1}; '
+                'try a lower learning rate, or clip gradients')
         self._call('after_epoch')
-
-@patch
-def _exploded(self:Learner, what, epoch):
-    return FloatingPointError(f'the {what} is no longer finite after epoch {epoch}; '
-                              'try a lower learning rate, or clip gradients')
 
 # %% ../nbs/09_learner.ipynb #67cf4916
 @patch
@@ -288,9 +274,8 @@ class History(list):
         fig, axes = plt.subplots(1, len(keys), squeeze=False)
         for ax, key in zip(axes[0], keys):
             for part, name in (('train', 'training'), ('valid', 'validation')):
-                rows = [row for row in self if f'{part}_{key}' in row]
-                epochs = [row['epoch'] for row in rows]
-                values = [row[f'{part}_{key}'] for row in rows]
+                epochs = [row['epoch'] for row in self]
+                values = [row.get(f'{part}_{key}', math.nan) for row in self]
                 ax.plot(epochs, values, marker='.', label=name)
             ax.set(title=key, xlabel='epoch')
             ax.xaxis.get_major_locator().set_params(integer=True)
@@ -393,6 +378,16 @@ def _kind(self:Learner):
     return json.loads(json.dumps(kind, default=str))
 
 # %% ../nbs/09_learner.ipynb #5973c2b9
+def _flat(kind, parts):
+    "The values of several dicts in one: `'{kind}.{number}.{name}'` -> value."
+    return {f'{kind}.{i}.{name}': value
+            for i, part in parts.items() for name, value in part.items()}
+
+def _part(values, start):
+    "Values whose names start like this, by the rest of their names."
+    return {name.removeprefix(start): value
+            for name, value in values.items() if name.startswith(start)}
+
 @patch
 def state_dict(self:Learner)->dict: # name -> tensor; `'training'` -> JSON values
     "Everything that the rest of a run depends on. Tensors are not copied."
@@ -401,21 +396,14 @@ def state_dict(self:Learner)->dict: # name -> tensor; `'training'` -> JSON value
         state[f'random.{i}'] = g.get_state()
     if self.order is not None:
         state['order'] = self.order
-    numbers = {} # of the optimizer's state; its tensors are kept as tensors
-    for i, values in self.opt.state_dict()['state'].items():
-        for name, value in values.items():
-            target = state if isinstance(value, Tensor) else numbers
-            target[f'opt.{i}.{name}'] = value
-    notes = {} # of the callbacks
-    for i, callback in enumerate(self.callbacks):
-        for name, value in callback.state_dict().items():
-            target = state if isinstance(value, Tensor) else notes
-            target[f'callback.{i}.{name}'] = value
+    notes = {i: callback.state_dict() for i, callback in enumerate(self.callbacks)}
+    kept = _flat('opt', self.opt.state_dict()['state']) | _flat('callback', notes)
+    state |= {name: v for name, v in kept.items() if isinstance(v, Tensor)}
+    numbers = {name: v for name, v in kept.items() if not isinstance(v, Tensor)}
     rates = [[group['lr'], group.get('peak_lr')] for group in self.opt.param_groups]
     state['training'] = {'kind': self._kind(), 'step': self.step,
                          'n_steps': self.n_steps, 'history': list(self.history),
-                         'opt_state': numbers, 'rates': rates,
-                         'callback_state': notes}
+                         'opt_state': numbers, 'rates': rates}
     return state
 
 # %% ../nbs/09_learner.ipynb #094cdd96
@@ -435,108 +423,70 @@ def check_tensors(
             raise ValueError(f'{name} is {found}, expected {right}')
 
 # %% ../nbs/09_learner.ipynb #1b78c170
-def _check_kind(learn, state):
-    "Raise a `ValueError` unless a learner of this kind made the state."
+def _check_history(where, rows):
+    "Raise a `ValueError` unless each row has an epoch, a rate, and other numbers."
+    for row in rows:
+        numbers = all(type(value) in (int, float) for value in row.values())
+        if not numbers or type(row['epoch']) is not int or not math.isfinite(row['lr']):
+            raise ValueError(f'{where}: the history has {row}, expected numbers')
+
+def _check_state(learn, state):
+    "Raise a `ValueError` for a state that no run of a learner like this one has."
     if 'training' not in state:
         raise ValueError('holds no training run')
-    had = _upgrade_kind(state['training']['kind'])
+    info = state['training']
+    had = dict(info['kind'])
+    had['callbacks'] = [{'KeepBest': 'EarlyStopping'}.get(name, name) # of version 0.1.0
+                        for name in had['callbacks']]
     has = learn._kind()
-    differ = [name for name in has | had if had.get(name) != has.get(name)]
+    differ = [name for name in has if had.get(name) != has[name]]
     if differ:
         had = {name: had.get(name) for name in differ}
-        has = {name: has.get(name) for name in differ}
+        has = {name: has[name] for name in differ}
         raise ValueError(f'the run had {had}, this learner has {has}')
-
-def _upgrade_kind(kind):
-    "The kind of a run of version 0.1.0, with the names that callbacks have today."
-    today = {'KeepBest': 'EarlyStopping', 'WeightAverage': 'EMA'}
-    names = [today.get(name, name) for name in kind.get('callbacks', [])]
-    return {**kind, 'callbacks': names}
-
-def _check_tensors_of_run(learn, state):
-    "Raise a `ValueError` for tensors that no run of this learner has."
-    info = state['training']
-    tensors = {name: t for name, t in state.items() if isinstance(t, Tensor)}
-    expected = {name: t for name, t in learn.state_dict().items()
-                if name.startswith(('model.', 'random.'))}
-    expected |= {name: t for name, t in tensors.items() if name.startswith('callback.')}
-    if 'order' in tensors or info['step'] % learn.n_batches:
-        expected['order'] = torch.arange(len(learn.data.x_train))
-    params = [p for group in learn.opt.param_groups for p in group['params']]
-    memory = learn._trial()[1].state_dict()['state'] # the shapes of what it keeps
-    for name, value in (tensors | info['opt_state']).items():
-        if not name.startswith('opt.'): continue
-        _, i, key = name.split('.')
-        p = params[int(i)]
-        if not isinstance(value, Tensor): continue
-        like = memory.get(int(i), {}).get(key)
-        if not isinstance(like, Tensor): # kept by a callback: like p, or one number
-            like = p if value.dim() else torch.tensor(0.)
-        expected[name] = like
-    check_tensors(tensors, expected)
-
-def _check_numbers_of_run(learn, state):
-    "Raise a `ValueError` for numbers that no run of this learner has."
-    info = state['training']
     step = info['step']
     n_steps = info['n_steps']
-    rates = [rate for pair in info['rates'] for rate in pair if rate is not None]
+    check_count('training', at_least=0, step=step, n_steps=n_steps)
+    if step > n_steps or n_steps % learn.n_batches > 0:
+        raise ValueError(f'step {step} of {n_steps} is not that of a training run')
+    _check_history('training', info['history'])
+    given = {name: t for name, t in state.items() if isinstance(t, Tensor)}
+    expected = {name: t for name, t in learn.state_dict().items()
+                if name.startswith(('model.', 'random.'))}
     rows = torch.arange(len(learn.data.x_train))
-    whole = type(step) is int and type(n_steps) is int
-    fits = {'step': whole and 0 <= step <= n_steps,
-            'n_steps': whole and n_steps % learn.n_batches == 0,
-            'rates': all(0 <= rate < math.inf for rate in rates),
-            'order': torch.equal(state.get('order', rows).sort().values, rows),
-            'history': _is_history(info['history'])}
-    wrong = [name for name, fine in fits.items() if not fine]
-    if wrong:
-        raise ValueError(f'{wrong[0]} is not that of a training run')
+    if 'order' in given or step % learn.n_batches > 0: expected['order'] = rows
+    memory = _flat('opt', learn._trial()[1].state_dict()['state']) # all that it keeps
+    expected |= {name: t for name, t in memory.items() if name in given}
+    expected |= {name: t for name, t in given.items() if name.startswith('callback.')}
+    check_tensors(given, expected)
+    if not torch.equal(state.get('order', rows).sort().values, rows):
+        raise ValueError('order is not that of the training rows')
 
 # %% ../nbs/09_learner.ipynb #e9e7d7ce
-def _is_history(rows):
-    "Is this a list of rows with an epoch, a rate and other numbers?"
-    for row in rows:
-        if not all(type(value) in (int, float) for value in row.values()): return False
-        if type(row['epoch']) is not int or not math.isfinite(row['lr']): return False
-    return True
-
 @patch
 def _set_state(self:Learner, state):
     "Put back every part of a state. Nothing is shared with it afterwards."
     state = deepcopy(state)
     info = state['training']
-    self.model.load_state_dict({name.removeprefix('model.'): t
-                                for name, t in state.items()
-                                if name.startswith('model.')})
-    self._set_opt_state(state)
+    values = state | info['opt_state']
+    self.model.load_state_dict(_part(state, 'model.'))
+    groups = self.opt.state_dict()['param_groups']
+    for group, (lr, peak) in zip(groups, info['rates'], strict=True):
+        group.pop('peak_lr', None)
+        group['lr'] = lr if peak is None else peak # a schedule starts from the peak
+    n_params = sum(len(group['params']) for group in groups)
+    memory = {i: _part(values, f'opt.{i}.') for i in range(n_params)}
+    self.opt.load_state_dict({'state': memory, 'param_groups': groups})
     for i, g in enumerate(self._generators()):
         g.set_state(state[f'random.{i}'])
     for i, callback in enumerate(self.callbacks):
-        start = f'callback.{i}.'
-        own = {name.removeprefix(start): value
-               for name, value in (state | info.get('callback_state', {})).items()
-               if name.startswith(start)}
+        own = _part(values, f'callback.{i}.')
         if own: callback.load_state_dict(own)
     self.plan = len(self.data.x_train), self.bs
     self.step = info['step']
     self.n_steps = info['n_steps']
     self.order = state.get('order')
     self.history[:] = info['history']
-
-@patch
-def _set_opt_state(self:Learner, state):
-    "Put back what the optimizer remembers, and its learning rates."
-    info = state['training']
-    memory = {}
-    for name, value in (state | info['opt_state']).items():
-        if not name.startswith('opt.'): continue
-        _, i, key = name.split('.')
-        memory.setdefault(int(i), {})[key] = value
-    groups = self.opt.state_dict()['param_groups']
-    for group, (lr, peak) in zip(groups, info['rates'], strict=True):
-        group.pop('peak_lr', None)
-        group['lr'] = lr if peak is None else peak # a schedule starts from the peak
-    self.opt.load_state_dict({'state': memory, 'param_groups': groups})
 
 @patch
 def _trial(self:Learner):
@@ -552,9 +502,7 @@ def load_state_dict(self:Learner,
     state:dict, # as from `state_dict` of a learner of the same kind
 )->None:
     "Put a state back. After a `ValueError` the learner is as it was before."
-    _check_kind(self, state)
-    _check_tensors_of_run(self, state)
-    _check_numbers_of_run(self, state)
+    _check_state(self, state)
     before = deepcopy(self.state_dict())
     try:
         self._set_state(state)
@@ -564,10 +512,8 @@ def load_state_dict(self:Learner,
         raise
 
 # %% ../nbs/09_learner.ipynb #324e950d
-def _is_state(name):
-    "Is this a name that `Learner.state_dict` uses?"
-    parts = ('model.', 'random.', 'opt.', 'callback.')
-    return name in ('order', 'training') or name.startswith(parts)
+# is this a name that `Learner.state_dict` uses?
+_is_state = re.compile(r'(model|random|opt|callback)\.|(order|training)$').match
 
 @patch
 def save(self:Learner,
@@ -580,9 +526,7 @@ def save(self:Learner,
     if taken:
         raise ValueError(f'save: {taken[0]} is a name of the state, expected another')
     state = self.state_dict()
-    if not _is_history(self.history):
-        raise ValueError(f'{path}: not saved, expected a history of numbers, with '
-                         "'epoch' and 'lr' in each row")
+    _check_history(f'{path} is not saved', self.history)
     for name, value in state.items():
         if name != 'training' and not value.isfinite().all():
             raise FloatingPointError(f'{path}: not saved, {name} is not finite')

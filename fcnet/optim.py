@@ -15,19 +15,12 @@ from .data import check_choice, check_range
 from .layers import Module
 
 # %% ../nbs/08_optim.ipynb #aa7cf239
-# settings of PyTorch that change no step here, of its optimizers and its schedulers
-_HARMLESS = {'foreach', 'fused', 'capturable', 'differentiable', 'peak_lr', 'swa_lr',
-             'initial_lr', 'min_lr', 'max_lr', 'base_momentum', 'max_momentum',
-             'decoupled_weight_decay'} # Adam checks it
+# settings of PyTorch that change no step here; with _ those that its schedulers note
+_HARMLESS = ('foreach', 'fused', 'capturable', 'differentiable', '_lr', '_momentum',
+             'decoupled_weight_decay') # Adam checks it
 
 class Rule(Optimizer):
     "Base of our optimizers: calls `update(p, grad, state, **settings)` on each tensor."
-    def __init__(self, params, defaults): # as in PyTorch's `Optimizer`
-        if isinstance(params, (Module, nn.Module)):
-            raise ValueError(f'{type(self).__name__}: params is a model, expected '
-                             'model.parameters()')
-        super().__init__(params, defaults)
-
     @torch.no_grad()
     def step(self, closure=None): # `closure()` computes gradients and returns the loss
         loss = None
@@ -53,14 +46,14 @@ class Rule(Optimizer):
         super().load_state_dict(state)
 
     def _check_group(self, group):
-        numbers = {name: v for name, v in group.items() if isinstance(v, Real)}
-        for name in sorted(numbers.keys() - self.defaults - _HARMLESS):
-            if group[name] != 0:
-                raise ValueError(f'{type(self).__name__}: {name} is {group[name]}, '
-                                 f'expected no settings but {", ".join(self.defaults)}')
+        for name, value in group.items():
+            known = name in self.defaults or name.endswith(_HARMLESS)
+            if isinstance(value, Real) and value and not known:
+                raise ValueError(f'{type(self).__name__}: {name} is {value}, expected '
+                                 f'no settings but {", ".join(self.defaults)}')
         self.check(**group)
-        for name in numbers.keys() & self.defaults: # NumPy's numbers become plain ones
-            group[name] = float(group[name])
+        for name in self.defaults: # NumPy's numbers become plain ones
+            if isinstance(group.get(name), Real): group[name] = float(group[name])
 
 # %% ../nbs/08_optim.ipynb #7d367e51
 class SGD(Rule):
@@ -107,9 +100,8 @@ class Adam(Rule):
         check_range(name, at_least=0, lr=lr, eps=eps, weight_decay=weight_decay)
         check_choice(name, [None, self.decoupled],
                      decoupled_weight_decay=decoupled_weight_decay)
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ValueError(f'{name}: betas is {betas!r}, expected two numbers')
-        check_range(name, at_least=0, below=1, beta1=betas[0], beta2=betas[1])
+        beta1, beta2 = betas
+        check_range(name, at_least=0, below=1, beta1=beta1, beta2=beta2)
 
     def update(self, p, grad, state, lr, betas, eps, weight_decay, **_):
         if 'step' not in state:

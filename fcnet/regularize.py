@@ -123,12 +123,8 @@ class EMA(Callback):
         self.averages = [state[str(i)].clone() for i in range(len(state))]
 
     def before_fit(self, learn):
-        params = list(learn.model.parameters())
-        for p in params: # version 0.1.0 kept it in the optimizer
-            old = learn.opt.state.get(p, {}).pop('average', None)
-            if old is not None: self.averages.append(old)
         if learn.step == 0: self.averages = [] # a new fit, not one that resumes
-        expected = {str(i): p for i, p in enumerate(params)}
+        expected = {str(i): p for i, p in enumerate(learn.model.parameters())}
         if self.averages: check_tensors(self.state_dict(), expected)
 
     @torch.no_grad()

@@ -155,13 +155,13 @@ def test_relu_grad_refuses_to_broadcast(shape):
 
 
 def test_linear_grad_by_hand():
-    grad = torch.tensor([[-6., 0.]])
-    inp = torch.tensor([[1., 2.]])
-    w = torch.tensor([[3., 2.], [1., -3.]])
+    grad = torch.tensor([[-6., 2.], [4., 0.]])
+    inp = torch.tensor([[1., 2.], [-1., 4.]])
+    w = torch.tensor([[2., 4.], [1., -2.]])
     d_inp, d_w, d_b = linear_grad(grad, inp, w)
-    assert d_inp.tolist() == [[-18, -6]]
-    assert d_w.tolist() == [[-6, 0], [-12, 0]]
-    assert d_b.tolist() == [-6, 0]
+    assert d_inp.tolist() == [[-4, -10], [8, 4]]
+    assert d_w.tolist() == [[-10, 2], [4, 4]]
+    assert d_b.tolist() == [-2, 2]
 
 
 def test_linear_grad_agrees_with_autograd_and_differences():
@@ -218,7 +218,7 @@ LINEAR_FAULTS = [
     ('w: off by 2.0e', lambda g, x, w, b: (g@w.t(), -x.t()@g, g.sum(0))),
     ('w: off by', lambda g, x, w, b: (g@w.t(), x.t()@g/7, g.sum(0))),
     ('w: gradient of shape', lambda g, x, w, b: (g@w.t(), g.t()@x, g.sum(0))),
-    ('x: gradient of shape', lambda g, x, w, b: (g@w[:3], x.t()@g, g.sum(0))),
+    ('x: gradient of shape', lambda g, x, w, b: (g, x.t()@g, g.sum(0))),
     ('b: gradient of shape', lambda g, x, w, b: (g@w.t(), x.t()@g, g)),
     ('b: off by', lambda g, x, w, b: (g@w.t(), x.t()@g, g.mean(0))),
     ('x: off by 1.0e', lambda g, x, w, b: (0*x, 0*w, 0*b)),
@@ -230,6 +230,14 @@ LINEAR_FAULTS = [
 def test_check_grads_rejects_wrong_gradients_of_linear(message, fault):
     rejects(message, linear, fault, torch.randn(7, 5), torch.randn(5, 3),
             torch.randn(3))
+
+
+@pytest.mark.parametrize('message, fault', [
+    ('x: off by', lambda g, x, w, b: (g@w, x.t()@g, g.sum(0))),
+    ('w: off by', lambda g, x, w, b: (g@w.t(), g.t()@x, g.sum(0)))])
+def test_check_grads_rejects_missing_transposes_that_fit(message, fault):
+    rejects(message, linear, fault, torch.randn(7, 5), torch.randn(5, 5),
+            torch.randn(5))
 
 
 def test_check_grads_names_both_shapes():

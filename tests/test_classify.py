@@ -129,12 +129,11 @@ def test_weights_may_be_any_numbers(weight):
     assert value.dtype == torch.float32 and not value.requires_grad
     assert loss.backward().dtype == torch.float32
 
-def test_weights_follow_the_loss():
+def test_weights_are_a_copy_and_are_named():
     weight = torch.tensor([1., 2., 3.])
     loss = CrossEntropy(0.1, weight)
-    assert loss.to(F64).weight.dtype == F64 and weight.dtype == torch.float32
-    assert list(CrossEntropy(weight=weight).state_dict()) == ['weight']
-    assert CrossEntropy().state_dict() == {} and CrossEntropy().weight is None
+    weight[0] = 9
+    assert loss.weight[0] == 1 and CrossEntropy().weight is None
     both = CrossEntropy(0.1, [1, 2])
     assert str(both) == 'CrossEntropy(label_smoothing=0.1, weight=[1.0, 2.0])'
 
@@ -151,18 +150,13 @@ def test_weights_of_a_wrong_length_are_refused(f, shape):
 def test_weights_that_are_no_weights_are_refused(weight):
     words = 'CrossEntropy: weight is .*, expected at least 0'
     with pytest.raises(ValueError, match=words): CrossEntropy(weight=weight)
-    for number in (3., torch.ones(3, 3)):
-        with pytest.raises(ValueError, match='CrossEntropy: weight has shape'):
-            CrossEntropy(weight=number)
 
-def test_a_batch_without_any_weight_is_refused_by_the_layer():
+def test_a_batch_without_any_weight_has_no_loss():
     weight = torch.tensor([0., 1., 0.])
     targ = torch.tensor([0, 2])
-    with pytest.raises(ValueError, match='largest_weight_of_a_target is 0.0, expected'):
-        CrossEntropy(weight=weight)(torch.randn(2, 3), targ)
     assert cross_entropy(torch.randn(2, 3), targ, weight=weight).isnan() # as PyTorch
     assert F.cross_entropy(torch.randn(2, 3), targ, weight).isnan()
-    assert CrossEntropy(weight=weight)(torch.randn(0, 3), targ[:0]).isnan()
+    assert CrossEntropy(weight=weight)(torch.randn(2, 3), targ).isnan()
 
 def test_without_smoothing_is_the_default():
     scores = torch.randn(5, 3)

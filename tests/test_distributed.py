@@ -1,7 +1,6 @@
 "Tests of fcnet.distributed. This file is also the program that `torchrun` starts."
 import io
 import json
-import math
 import os
 import socket
 import subprocess
@@ -24,11 +23,10 @@ from fcnet.checkpoint import Checkpoint
 from fcnet.classify import CrossEntropy
 from fcnet.data import Data
 from fcnet.deep import BatchNorm
-from fcnet.distributed import (average, join, leave, parallel, rank_and_world,
-                               step_seconds)
+from fcnet.distributed import average, join, leave, parallel, rank_and_world
 from fcnet.layers import Linear, ReLU, Sequential, Tanh
 from fcnet.learner import Callback, Learner, Progress, Schedule
-from fcnet.optim import SGD, Adam
+from fcnet.optim import SGD, Adam, one_cycle
 from fcnet.regularize import EMA, Dropout
 from fcnet.streaming import Blocks, FromFile, map_idx
 
@@ -67,8 +65,7 @@ class StopAt(Callback):
         def stop(learn):
             if learn.step != step or rank_and_world()[0] != rank or self.done: return
             self.done = True
-            if point == 'before_step': learn.interrupted = True
-            else: learn.stopped = True
+            learn.stopped = True
         self.done = False
         setattr(self, point, stop)
 
@@ -149,12 +146,8 @@ DIFFER = {'number': (0.9, 0.99), 'text': ('low', 'high'), 'list': ([1, 2], [1, 3
           'tensor': (torch.zeros(2), torch.ones(2)), 'array': (np.zeros(2), np.ones(2)),
           'layer': (Dropout(0.1), Dropout(0.2)), 'torch': (nn.ReLU(), nn.Tanh()),
           'class': (nn.ReLU, nn.Tanh), 'in C': (torch.relu, torch.tanh),
-          'partial': (partial(F.cross_entropy, label_smoothing=0.1), F.cross_entropy),
-          'constant': (lambda s, n: 0.1, lambda s, n: 0.2),
-          'formula': (lambda s, n: s/n, lambda s, n: s*n),
-          'default': (lambda s, k=1: s*k, lambda s, k=2: s*k),
-          'closure': tuple((lambda k: lambda s: s*k)(k) for k in (1, 2)),
-          'method': ([1].count, [2].count), 'of ours': (EMA(0.9), EMA(0.99))}
+          'function': (one_cycle, rank_and_world),
+          'partial': (partial(F.cross_entropy, label_smoothing=0.1), F.cross_entropy)}
 ALIKE = {'path': (Path('a'), Path('b')), 'set': ({'a', 'b', 'c'}, {'c', 'b', 'a'}),
          'generator': (torch.Generator().manual_seed(1), torch.Generator()),
          'card': (torch.device('cuda:0'), torch.device('cuda:1')),
@@ -564,23 +557,3 @@ def test_each_rank_says_why_it_ended(ends):
     gone = 'ConnectionError: another process has ended or does not answer ('
     assert [line.endswith(refused) for line in ends['other settings'][1:]] == [True]*2
     assert gone in ends['an error'][1] and "KeyError: 'mine'" in ends['an error'][2]
-
-# ---- the model of a step ----
-
-@pytest.mark.parametrize('expected, args, times', [
-    (34, (1, 64, 1000, 2., 0.5), dict(latency=9., per_number=9.)), # no message alone
-    (10, (4, 62, 1000, 2., 0.5), {}), # shares of at most 16
-    (3, (2, 0, 0, 0, 0), dict(delay=2.)),
-    (10 + 6 + 15, (4, 62, 1000, 2., 0.5), dict(latency=1., per_number=0.01))])
-def test_step_seconds(expected, args, times):
-    assert step_seconds(*args, **times) == pytest.approx(expected)
-
-def test_the_slowest_of_many_as_simulated():
-    late = torch.empty(20_000, 64).exponential_(1/0.3)
-    simulated = late.max(1).values.mean().item()
-    formula = step_seconds(64, 0, 0, 0, 0, delay=0.3)
-    assert math.isclose(formula, simulated, rel_tol=0.01)
-
-def test_step_seconds_needs_a_process():
-    with pytest.raises(ValueError, match='step_seconds: p is 0, expected an integer'):
-        step_seconds(0, 64, 1000, 1., 1.)

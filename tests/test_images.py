@@ -19,11 +19,10 @@ from scipy import ndimage
 
 from fcnet import images
 from fcnet.data import get_data
-from fcnet.images import (NOT_SURE, background, block_means, block_side, center, crop,
-                          darken_ink, digit_from_image, digit_from_ink, find_ink,
-                          fit_pen, is_frame, keep_digit, longer_side, nearby,
-                          open_as_is, open_gray, pen_width, read_digit, resize,
-                          select_parts, unevenness)
+from fcnet.images import (NOT_SURE, background, block_means, center, crop, darken_ink,
+                          digit_from_image, digit_from_ink, find_ink, fit_pen,
+                          keep_digit, open_as_is, open_gray, pen_width, read_digit,
+                          resize, select_parts, unevenness)
 
 # ---- crop, resize, center ----
 
@@ -110,21 +109,17 @@ def test_form_of_mnist(bar):
 # ---- blocks and background ----
 
 @pytest.mark.parametrize('shape, longest, expected', [
-    ((100, 30), 100, 1), ((101, 30), 100, 2), ((30, 250), 100, 3), ((10, 10), 100, 1)])
-def test_block_side(shape, longest, expected):
-    assert block_side(np.zeros(shape), longest) == expected
+    ((100, 30), 100, (100, 30)), ((101, 30), 100, (51, 15)), ((30, 250), 100, (10, 84)),
+    ((10, 10), 100, (10, 10))])
+def test_block_means_brings_the_longer_side_down(shape, longest, expected):
+    assert block_means(np.zeros(shape), longest).shape == expected
 
 def test_block_means_with_a_shorter_last_block():
-    line = np.array([[8., 8, 1, 2, 7, 7, 6, 6, 6]])
-    np.testing.assert_array_equal(block_means(line, 4), [[4.75, 6.5, 6]])
-    np.testing.assert_array_equal(block_means(line.T, 4).T, [[4.75, 6.5, 6]])
-    np.testing.assert_array_equal(block_means(line, 1), line)
+    line = np.array([[8., 8, 1, 2, 6, 7, 6, 6, 6]]) # blocks of 5 and 4
+    np.testing.assert_array_equal(block_means(line, 2), [[5, 6.25]])
+    np.testing.assert_array_equal(block_means(line.T, 2).T, [[5, 6.25]])
+    np.testing.assert_array_equal(block_means(line, 9), line)
     assert block_means(line > 5, 3).dtype == np.float32
-
-@pytest.mark.parametrize('shape, side', [((9, 3), 3), ((3, 12), 5), ((15, 15), 5),
-                                         ((100, 80), 33), ((2, 2), 1)])
-def test_nearby_is_a_third_and_odd(shape, side):
-    assert nearby(np.zeros(shape)) == side
 
 @pytest.mark.parametrize('size', [30, 300]) # on the page itself, on a smaller copy
 def test_background_passes_over_strokes_and_keeps_a_shadow(size):
@@ -211,25 +206,16 @@ def test_a_nearly_black_area_is_no_ink(page):
 
 # ---- the digit alone ----
 
-def test_longer_side():
-    assert longer_side(np.s_[2:5, 3:16]) == 13
-    assert longer_side(np.s_[2:16, 3:5]) == 14
-
-@pytest.mark.parametrize('other, expected', [
-    (np.s_[5:25, 5:25], True),
-    (np.s_[5:8, 5:8], True),    # a tenth of 30
-    (np.s_[5:7, 5:7], False),   # less than a tenth
-    (np.s_[0:20, 5:20], False), # reaches one of the four edges
-    (np.s_[5:30, 5:20], False),
-    (np.s_[5:20, 0:20], False),
-    (np.s_[5:20, 5:30], False),
-    (np.s_[0:30, 0:30], False)])
-def test_is_frame(other, expected):
-    assert is_frame(np.s_[0:30, 0:30], other) == expected
-
-@pytest.mark.parametrize('length, expected', [(10, False), (11, True)])
-def test_is_frame_needs_a_tenth_of_its_size_inside(length, expected):
-    assert is_frame(np.s_[0:110, 0:50], np.s_[5:5+length, 5:8]) == expected
+@pytest.mark.parametrize('length, framed', [(10, False), (11, True)])
+@pytest.mark.parametrize('turned', [False, True])
+def test_a_frame_has_a_tenth_of_its_size_inside(length, framed, turned):
+    mask = np.zeros((114, 54), bool)
+    mask[2:112, 2:52] = True
+    mask[3:111, 3:51] = False
+    mask[7:7+length, 7:10] = True
+    if turned: mask = mask.T
+    kept = select_parts(mask)
+    assert kept[2, 2] != framed and kept[8, 8] == framed
 
 def test_select_parts_leaves_out_a_frame_and_specks():
     mask = np.zeros((40, 40), bool)
@@ -611,9 +597,9 @@ def write_cut(path):
     ('black.png', Image.new('L', (28, 28)).save, 'empty, nothing'),
     ('nothing.png', Image.new('RGBA', (28, 28)).save, 'empty, nothing'),
     ('wide.png', lambda path: Image.new('1', (11500, 11500)).save(path), # Pillow warns
-     'megapixels is 132.25, expected at most 128'),
+     'empty, nothing'),
     ('bomb.png', lambda path: Image.new('1', (14000, 14000)).save(path), # and refuses
-     'not an image that can be read'),
+     'a broken image .Image size'),
     ('words.png', lambda path: Path(path).write_text('not a picture'),
      'not an image that can be read'),
     ('cut.png', write_cut, 'a broken image'),

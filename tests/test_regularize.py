@@ -350,18 +350,6 @@ def test_state_of_the_average_comes_back(digits):
     for a, b in zip(other.averages, average.averages, strict=True):
         assert torch.equal(a, b) and a.data_ptr() != b.data_ptr()
 
-def test_average_that_the_optimizer_kept_is_found(digits):
-    "As in the runs of version 0.1.0."
-    shots = AfterEachStep()
-    learn = make_learner(by_hand, digits, shots, StopAt(), average := EMA(0.8))
-    learn.fit(3)
-    old = average.averages
-    average.averages = []
-    for p, t in zip(learn.model.parameters(), old): learn.opt.state[p]['average'] = t
-    learn.fit()
-    expected = 0.8*old[0] + 0.2*shots.models[5]['0.w']
-    torch.testing.assert_close(average.averages[0], expected)
-
 def test_average_of_another_model_is_refused_before_the_fit(digits):
     learn = make_learner(by_hand, digits, average := EMA(), StopAt())
     learn.fit(5)
