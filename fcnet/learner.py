@@ -84,8 +84,11 @@ class Learner:
         self.order = None        # of the rows in the present epoch
         self.plan = None         # rows and batch size that this fit began with
         self.stopped = False     # set by a callback to stop after this batch
-        self._thread = None      # the one that is in `fit`
+        self._lock = threading.RLock() # a step and a prediction wait for each other
         self._check()
+
+    def __getstate__(self): return vars(self) | {'_lock': None} # locks are not copied
+    def __setstate__(self, state): vars(self).update(state, _lock=threading.RLock())
 
     @property
     def device(self): return self.data.x_train.device
@@ -160,7 +163,6 @@ def fit(self:Learner,
     if self.done:
         raise ValueError('fit: nothing to resume, expected a number of epochs')
     self.stopped = False
-    self._thread = threading.get_ident()
     try:
         self._call('before_fit')
         step = self.loss_and_backward
@@ -169,10 +171,9 @@ def fit(self:Learner,
         while not (self.done or self.stopped):
             self._fit_epoch(step)
     finally:
-        self.model.eval()
+        with self._lock: self.model.eval()
         self.x = None
         self.y = None
-        self._thread = None
         with ExitStack() as calls: # every one is called, even if another fails
             for callback in reversed(self.callbacks):
                 calls.callback(callback.after_fit, self)
@@ -197,18 +198,18 @@ def _fit_epoch(self:Learner, step):
     self._call('before_epoch')
     starts = tuple(range(self.bs, self.n_batches*self.bs, self.bs))
     for rows in self.order.to(x.device).tensor_split(starts)[self.batch:]:
-        self.model.train() # a callback may have turned training mode off
+        with self._lock: self.model.train() # a callback may have turned this off
         self.x = x[rows]
         self.y = y[rows]
         self._call('before_batch')
-        self.batch_loss = step(self.x, self.y).item()
+        with self._lock: self.batch_loss = step(self.x, self.y).item()
         if not math.isfinite(self.batch_loss):
             raise FloatingPointError(
                 f'the loss is {self.batch_loss} in epoch {self.epoch+1}, batch '
                 f'{self.batch+1}; try a lower learning rate, clip gradients, or look '
                 'for nan in the data')
         self._call('before_step')
-        self.opt.step()
+        with self._lock: self.opt.step()
         self.step += 1
         self._call('after_batch')
         if self.stopped: break
@@ -240,15 +241,14 @@ def predict(self:Learner,
 @torch.no_grad()
 def _predict(self:Learner, x):
     "What `predict` does if no callback replaces it."
-    model = self.model
-    if self._thread not in (None, threading.get_ident()):
-        model = deepcopy(model) # another thread trains it, and needs its mode
-    mode = model.training
-    model.eval()
-    try:
-        return torch.cat([model(part) for part in x.to(self.device).split(10_000)])
-    finally:
-        model.train(mode)
+    with self._lock:
+        mode = self.model.training
+        self.model.eval()
+        try:
+            parts = x.to(self.device).split(10_000)
+            return torch.cat([self.model(part) for part in parts])
+        finally:
+            self.model.train(mode)
 
 @patch
 @torch.no_grad()
@@ -257,6 +257,7 @@ def evaluate(self:Learner,
     y:Tensor, # targets
 )->dict:      # `'loss'` and each of the learner's metrics
     "Loss and metrics on any data."
+    check_count('evaluate', rows=len(x))
     scores = self.predict(x)
     y = y.to(self.device)
     found = {'loss': self.loss(scores, y).item()}

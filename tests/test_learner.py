@@ -271,6 +271,31 @@ def test_prediction_in_another_thread_changes_no_run():
     alone = weights(False)
     for name, t in weights(True).items(): assert torch.equal(t, alone[name])
 
+def test_nothing_can_be_evaluated_on_no_rows(few):
+    data = first(few)
+    with pytest.raises(ValueError, match='evaluate: rows is 0, expected an integer'):
+        hand_made(data).evaluate(data.x_valid[:0], data.y_valid[:0])
+
+@pytest.mark.parametrize('make', [hand_made, in_torch])
+def test_a_run_is_the_same_while_another_thread_predicts(few, make):
+    def trained(look):
+        torch.manual_seed(0)
+        learn = make(first(few), bs=5, generator=torch.Generator().manual_seed(0))
+        stop = threading.Event()
+        errors = []
+        def predict():
+            try:
+                while not stop.is_set(): learn.predict(learn.data.x_valid)
+            except Exception as e: errors.append(e)
+        threads = [threading.Thread(target=predict) for _ in range(3*look)]
+        for thread in threads: thread.start()
+        try: learn.fit(5)
+        finally: stop.set()
+        for thread in threads: thread.join()
+        assert not errors
+        return [p.detach() for p in learn.model.parameters()]
+    for one, two in zip(trained(False), trained(True)): assert torch.equal(one, two)
+
 # ---- what a resumed run has
 
 class Counts(Callback):
