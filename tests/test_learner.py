@@ -271,6 +271,16 @@ def test_prediction_in_another_thread_changes_no_run():
     alone = weights(False)
     for name, t in weights(True).items(): assert torch.equal(t, alone[name])
 
+def test_inputs_that_require_a_gradient_train_as_others_do(few):
+    found = []
+    for asked in (False, True):
+        data = first(few)
+        x = data.x_train.clone().requires_grad_(asked)
+        learn = hand_made(data._replace(x_train=x), generator=torch.Generator().manual_seed(0))
+        learn.fit(1)
+        found.append(learn.model.parameters())
+    for one, two in zip(*found): assert torch.equal(one, two)
+
 def test_nothing_can_be_evaluated_on_no_rows(few):
     data = first(few)
     with pytest.raises(ValueError, match='evaluate: rows is 0, expected an integer'):
