@@ -13,13 +13,15 @@ FIGURES := --ExecutePreprocessor.store_widget_state=False \
 	--ExecutePreprocessor.extra_arguments="--InlineBackend.print_figure_kwargs={'dpi': 220, 'metadata': {'Date': None}}"
 # Two tests run at a time, one thread each; no windows, no progress bars
 TEST := OMP_NUM_THREADS=1 MPLBACKEND=agg TQDM_DISABLE=1
+PYTEST := $(TEST) python -m pytest -q -p no:cacheprovider tests --ignore tests/website -n 2 --dist worksteal
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help train test test-slow check check-workflows notebooks lab docs browsers test-site torture bench
+.PHONY: help train test test-processes test-slow check check-workflows notebooks lab docs browsers test-site torture bench
 
 help:
 	@echo "make train      learn MNIST with the hand-written network (ARGS='--epochs 3' to pass options)"
 	@echo "make test       check that everything is in step, run every notebook as a test, and the tests in tests/"
+	@echo "make test-processes  run the tests that start processes of their own: signals, many processes"
 	@echo "make test-slow  run every notebook with its slow cells, for an hour"
 	@echo "make notebooks  run all notebooks afresh and store their outputs (NB=03 for one)"
 	@echo "make lab        open JupyterLab on the notebooks"
@@ -35,7 +37,11 @@ train: .venv/installed
 # Three times, for a process keeps in memory what its notebooks have made
 test: check
 	set -e; for part in 0 1 '[2is]'; do $(TEST) nbdev_test --n_workers 2 --timing --file_glob "$$part*.ipynb"; done
-	$(TEST) python -m pytest -q -p no:cacheprovider tests --ignore tests/website -n 2 --dist worksteal
+	$(PYTEST) -m 'not processes'
+
+# Signals, killed writers, runs of many processes
+test-processes: .venv/installed-dev
+	$(PYTEST) -m processes
 
 # The cells marked `#| slow` as well: the experiments behind the figures
 test-slow: .venv/installed-dev

@@ -8,6 +8,9 @@ from fcnet.data import Data, get_data, normalize
 
 matplotlib.use('agg')
 
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'processes: starts processes of its own, and takes seconds (make test-processes)')
+
 @pytest.fixture(autouse=True)
 def clean_start():
     "Each test starts from the same random numbers and leaves no figure open."

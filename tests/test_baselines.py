@@ -316,6 +316,7 @@ class TestPeers:
         TorchLoop(job)
         assert len(compiled) == 1
 
+    @pytest.mark.processes
     def test_importing_them_loads_no_other_library(self):
         code = ('import sys, fcnet.baselines; '
                 'print([m for m in ("jax", "sklearn", "tinygrad", "micrograd") '

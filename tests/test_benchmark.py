@@ -169,6 +169,7 @@ class TestReach:
         assert measure('to 97.5 %, 784-100-10', 'NumPy', rows=10) == {'seconds': 7.}
 
 class TestProcesses:
+    @pytest.mark.processes
     def test_a_peer_in_its_own_process(self):
         done, seconds = benchmark._start(SMALL, 'NumPy', 150, 1, 1)
         assert done.returncode == 0, done.stderr
@@ -257,6 +258,7 @@ class TestBench:
         assert [r['peer'] for r in found] == ['NumPy']*4
         assert [peer for _, peer, *_ in started].count('tinygrad') == 1
 
+    @pytest.mark.processes
     def test_the_reason_of_a_process_that_fails(self, monkeypatch, capsys):
         workload = WORKLOADS[SMALL]._replace(peers=['broken'])
         monkeypatch.setitem(WORKLOADS, SMALL, workload)

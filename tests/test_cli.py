@@ -285,6 +285,7 @@ def wait_for(process, words):
     for line in process.stdout:
         if words in line: return
 
+@pytest.mark.processes
 def test_ctrl_c_and_kill_lose_nothing(in_tmp):
     x, y, *_ = get_data()
     write_digits('some', x[:1500], y[:1500])
@@ -313,6 +314,7 @@ def test_ctrl_c_and_kill_lose_nothing(in_tmp):
         texts = {Path(f'runs/{n}/history.csv').read_text() for n in (name, 'through')}
         assert len(texts) == 1
 
+@pytest.mark.processes
 def test_a_file_is_whole_even_if_its_writer_was_killed(in_tmp):
     script = """import torch
 from fcnet.checkpoint import save
@@ -337,6 +339,7 @@ def test_a_report_that_is_missing_is_written_by_resume(shop, target):
     assert listed('first') == ['.lock', 'confusion.png', 'curves.png', 'history.csv',
                                'model.safetensors']
 
+@pytest.mark.processes
 def test_a_run_is_resumed_after_torchrun_has_restarted_it(shop):
     line = ['fcnet_train', *SHORT, '--out', 'runs/one']
     called(*line)
@@ -389,6 +392,7 @@ def test_a_loss_that_is_no_number_replaces_nothing(mine, epochs):
 
 # ---- a folder for one run
 
+@pytest.mark.processes
 def test_a_folder_belongs_to_one_process(shop):
     with claim(Path('runs/shared'), None): # somebody is writing there
         code, out, err = called('fcnet_train', '--out', 'runs/shared')
@@ -671,6 +675,7 @@ def test_predictions_that_cannot_be_printed_are_a_fault(shop):
                                                              'digit0.png']): main()
     assert ended.value.code == 2 and 'No space left' in err.getvalue()
 
+@pytest.mark.processes
 def test_streams_that_are_closed(shop):
     line = f'"{COMMANDS}/fcnet_predict" --json runs/first none.png digit0.png'
     done = subprocess.run(line + ' 2>&-', shell=True, stdout=subprocess.PIPE, env=ENV)
@@ -707,6 +712,7 @@ def test_an_allocation_that_fails_is_one_line(in_tmp):
     with patch.object(cli, 'join', side_effect=RuntimeError(words)):
         assert called('fcnet_train') == (2, '', f'fcnet_train: {words}\n')
 
+@pytest.mark.processes
 def test_a_reader_that_stops_reading(shop):
     line = f'"{COMMANDS}/fcnet_evaluate" runs/first | head -1'
     done = subprocess.run(line, shell=True, capture_output=True, text=True, env=ENV)
@@ -737,6 +743,7 @@ def test_only_the_options_that_were_given_are_passed_on():
 
 # ---- many processes
 
+@pytest.mark.processes
 def test_two_processes_give_one_report(shop):
     line = 'fcnet_train --data few --hidden 10 --epochs 3 --bs 48 --out runs/'.split()
     many = [sys.executable, '-m', 'torch.distributed.run', '--standalone',

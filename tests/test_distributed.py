@@ -30,6 +30,7 @@ from fcnet.optim import SGD, Adam, one_cycle
 from fcnet.regularize import EMA, Dropout
 from fcnet.streaming import Blocks, FromFile, map_idx
 
+pytestmark = pytest.mark.processes
 KINDS = ('ours', 'torch')
 
 # ---- what one process and two processes train ----
