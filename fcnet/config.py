@@ -306,7 +306,8 @@ def load_model(
         info['pictures'] = str(info.get('pictures', ''))
         run = info.get('training', {})
         info['finished'] = bool(run.get('step', 0) >= run.get('n_steps', 0))
-        if info.get('data'): # seen from the folder of the file
+        info['data'] = info.get('data') or None
+        if info['data']: # seen from the folder of the file
             info['data'] = os.path.realpath(path.resolve().parent/info['data'])
         model = build_model(info['sizes'], info['model'], info['dropout'],
                             norm=info['norm'], residual=info['residual'])

@@ -90,7 +90,7 @@ def darken_ink(
     if gray.max() > 0: gray = gray/gray.max()
     coarse = block_means(gray, 100)
     if coarse.min() == coarse.max(): return gray
-    side = max(coarse.shape)//3 | 1
+    side = max(3, max(coarse.shape)//3 | 1)
     highest = ndimage.maximum_filter(coarse, side)
     lowest = ndimage.minimum_filter(coarse, side)
     paper_is_light = (2*coarse - highest - lowest).sum()/(highest - lowest).sum()

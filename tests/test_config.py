@@ -517,6 +517,15 @@ def test_standard_deviations_that_a_file_may_not_claim(saved, std):
 def test_means_that_a_file_may_not_claim(saved, mean):
     refused(saved, mean=mean)
 
+@pytest.mark.parametrize('data', [0, False, '', []])
+def test_data_that_a_file_does_not_name_are_mnist(saved, data):
+    _, path, values = saved
+    save(path, values | {'data': data})
+    assert load_model(path)[1]['data'] is None
+
+@pytest.mark.parametrize('data', [1, True, {'a': 1}])
+def test_data_that_have_no_name(saved, data): refused(saved, data=data)
+
 @pytest.mark.parametrize('mean', [0, -0.5, 2.])
 def test_any_finite_mean_will_do(saved, mean):
     _, path, values = saved

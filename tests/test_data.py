@@ -250,7 +250,9 @@ def test_read_idx_goes_by_the_content_not_the_name(tmp_path, name, pack):
 
 @pytest.mark.parametrize('head, words', [
     (b'\n<!DOCTYPE html><p>', 'is a web page'), (b'BZh91AY', 'is bzip2'),
-    (b'<?xml version="1.0"?>\n<svg>', 'is SVG'), (b'\0\0\x0c\1', 'is IDX of int32'),
+    (b'<?xml version="1.0"?>\n<svg>', 'is SVG'),
+    (b'\0\0\x09\1', 'is IDX of int8'), (b'\0\0\x0b\1', 'is IDX of int16'),
+    (b'\0\0\x0c\1', 'is IDX of int32'), (b'\0\0\x0e\1', 'is IDX of float64'),
     (b'\0\0\0\x18ftypheic\0', 'is HEIC, expected JPEG'), (b'%!PS-Adobe', 'is PostScript'),
     (b'', 'starts with nothing'), (b'abc', 'starts with 61 62 63')])
 def test_what_a_file_is_in_words(head, words):

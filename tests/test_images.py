@@ -155,6 +155,13 @@ def test_darken_ink_of_a_half_shadowed_page():
 
 def test_darken_ink_of_black(): assert not darken_ink(np.zeros((9, 9))).any()
 
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('shape', [(3, 2), (1, 2), (5, 5), (2, 1)])
+def test_darken_ink_of_a_few_pixels(shape):
+    gray = torch.rand(shape).double().numpy()
+    found = darken_ink(gray)
+    assert found.shape == shape and found.min() >= 0 and found.max() <= 1
+
 def test_darken_ink_leaves_its_argument():
     page = np.full((9, 9), 200.)
     darken_ink(page)

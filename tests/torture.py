@@ -14,6 +14,7 @@ import struct
 import sys
 import time
 import traceback
+import warnings
 from argparse import ArgumentParser
 from collections import Counter
 from contextlib import redirect_stdout
@@ -118,6 +119,7 @@ def call(folder, name, *words, most=1):
 def check(f, path):
     "What `f()` gives, or that it refuses `path` in one line, and what is wrong."
     def run():
+        warnings.simplefilter('ignore', UserWarning) # which picture of several is read
         try:
             print(f())
         except (ValueError, FileNotFoundError) as e:

@@ -76,7 +76,7 @@ def search(out):
 def notebooks(folder, out):
     "The notebooks of the lessons without outputs, to download and run."
     (out/'notebooks').mkdir(exist_ok=True)
-    for path in folder.glob('[0-9]*.ipynb'):
+    for path in [*folder.glob('[0-9]*.ipynb'), folder/'short.ipynb']:
         nb = nbformat.read(path, as_version=4)
         for cell in nb.cells:
             if cell.cell_type != 'code': continue
