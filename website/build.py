@@ -105,10 +105,6 @@ def with_sources(group):
         cells.append(cell)
     return cells + docs
 
-def is_lesson(name):
-    "Is this notebook a lesson, or the short road through the first six?"
-    return name[0].isdigit() or name == 'short.ipynb'
-
 def lesson_head(name):
     "Links to places where a lesson can be run, and a folded cell with its imports where none is shown."
     where = {key: get_config()[key] for key in ('user', 'repo', 'branch')}
@@ -139,7 +135,7 @@ def tidy(path):
     cells = []
     for exported, group in groupby(nb.cells, key=lambda cell: bool(is_source(cell) or shown_doc(cell))):
         cells += with_sources(list(group)) if exported else group
-    if is_lesson(path.name): cells[1:1] = lesson_head(path.name)
+    if pages.is_lesson(path.name): cells[1:1] = lesson_head(path.name)
     nb.cells = cells
     nbformat.write(nb, path)
 

@@ -334,13 +334,17 @@ def pictures_as_files(page, soup, out):
         tags = figures.as_file(data, Path(img['src']).stem, img['alt'], out/'figures')
         img.replace_with(parse(tags))
 
+def is_lesson(name):
+    "Is this notebook a lesson, or the short road through the first six?"
+    return name[0].isdigit() or name == 'short.ipynb'
+
 def link_lessons(soups, sources, codes):
     "Links from the lessons to glossary and bibliography, and from these, and the index, to the lessons."
     terms = glossary(soups['glossary.html'])
     papers = bibliography(soups['bibliography.html'])
     cited = {} # place of a paper -> pages and titles of the lessons
     for page, soup in soups.items():
-        if not (sources[page][0].isdigit() or page == 'short.html'): continue
+        if not is_lesson(sources[page]): continue
         title = soup.h1.get_text().strip()
         for place in cite(soup, papers): cited.setdefault(place, {})[page] = title
         link_terms(soup, terms)
