@@ -34,9 +34,8 @@ help:
 train: .venv/installed
 	@fcnet_train $(ARGS)
 
-# Three times, for a process keeps in memory what its notebooks have made
 test: check
-	set -e; for part in 0 1 '[2is]'; do $(TEST) nbdev_test --n_workers 2 --timing --file_glob "$$part*.ipynb"; done
+	$(TEST) python tools/notebooks.py
 	$(PYTEST) -m 'not processes'
 
 # Signals, killed writers, runs of many processes
@@ -45,7 +44,7 @@ test-processes: .venv/installed-dev
 
 # The cells marked `#| slow` as well: the experiments behind the figures
 test-slow: .venv/installed-dev
-	$(TEST) nbdev_test --n_workers 2 --timing --flags slow
+	$(TEST) python tools/notebooks.py --slow
 
 check: .venv/installed-dev
 	python tools/check.py

@@ -247,7 +247,7 @@ class Data(NamedTuple):
         return Data(*[t.detach().to(device) for t in self])
 
 def get_data(
-    path:str|Path|None=None, # folder with MNIST's file names, .gz or raw; None: MNIST
+    path:str|Path|None=None, # folder of IDX files, .gz or raw; None: MNIST
     test:bool=False, # all of the training file, and the test file for validation?
 )->Data:             # flat float32 rows in [0, 1) and int64 labels
     "MNIST or data like it: the last sixth of the training file is for validation."

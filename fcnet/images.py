@@ -224,24 +224,28 @@ def _grays(path, longest=None):
 def _gray(image, longest):
     "Gray values; of colors that are equally bright, those of the color that differs."
     if longest is None: return np.array(image.convert('L'), dtype=np.float32) # as it is
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data: image = _flatten_alpha(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    step = math.ceil(max(image.size)/longest)
+    if image.has_transparency_data:
+        image = _flatten_alpha(image, step)
+        step = 1
     if image.mode.startswith(('I', 'F')): return block_means(np.asarray(image), longest)
     if image.mode == 'LAB': image = image.getchannel(0)
     image = image.convert('L' if image.mode in ('L', '1') else 'RGB')
-    image = image.reduce(math.ceil(max(image.size)/longest))
+    image = image.reduce(step)
     bands = [image.convert('L'), *image.split()]
     grays = [np.asarray(band, dtype=np.float32) for band in bands]
     contrasts = [np.ptp(block_means(gray, 100)) for gray in grays]
     return grays[0 if 4*contrasts[0] >= max(contrasts) else np.argmax(contrasts)]
 
-def _flatten_alpha(image):
-    "Put transparent parts on white, or on black if what is drawn is light."
+def _flatten_alpha(image, step):
+    "Shrink; put transparent parts on white, or on black if what is drawn is light."
     if image.mode.startswith('I'): # of 16 bits, one value of which is transparent
         clear = image.info['transparency']
         image = Image.fromarray((np.asarray(image)//257).astype(np.uint8))
         image.info['transparency'] = clear//257
-    image = image.convert('RGBA')
+    if image.mode != 'RGBA': image = image.convert('RGBA')
+    image = image.reduce(step)
     alpha = image.getchannel('A')
     if alpha.getextrema()[1] == 0: return Image.new('L', image.size)
     brightness = ImageStat.Stat(image.convert('L'), mask=alpha).mean[0]
