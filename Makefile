@@ -22,7 +22,7 @@ help:
 	@echo "make train      learn MNIST with the hand-written network (ARGS='--epochs 3' to pass options)"
 	@echo "make test       check that everything is in step, run every notebook as a test, and the tests in tests/"
 	@echo "make test-processes  run the tests that start processes of their own: signals, many processes"
-	@echo "make test-slow  run every notebook with its slow cells, for an hour"
+	@echo "make test-slow  run every notebook with its slow cells, and the tests that train for long, for an hour"
 	@echo "make notebooks  run all notebooks afresh and store their outputs (NB=03 for one)"
 	@echo "make lab        open JupyterLab on the notebooks"
 	@echo "make docs       build the site into _docs/"
@@ -36,15 +36,16 @@ train: .venv/installed
 
 test: check
 	$(TEST) python tools/notebooks.py
-	$(PYTEST) -m 'not processes'
+	$(PYTEST) -m 'not processes and not slow'
 
 # Signals, killed writers, runs of many processes
 test-processes: .venv/installed-dev
 	$(PYTEST) -m processes
 
-# The cells marked `#| slow` as well: the experiments behind the figures
+# The cells marked `#| slow` as well: the experiments behind the figures; tests of what lessons claim of training
 test-slow: .venv/installed-dev
 	$(TEST) python tools/notebooks.py --slow
+	$(PYTEST) -m slow
 
 check: .venv/installed-dev
 	python tools/check.py

@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     'trust': ['calibration_error', 'fit_temperature', 'fgsm', 'Adversarial'],
     'images': ['digit_from_image', 'read_digit'],
     # IV. Faster and farther
+    'fuse': ['Fuse'],
     'accelerate': ['Precision', 'BFloat16', 'CudaGraph'],
     # V. In use
     'config': ['Settings', 'build_model', 'build_learner', 'load_model'],

@@ -88,7 +88,8 @@ def normalize(
     s:float|Tensor, # standard deviation of the training set; above 0 or `ValueError`
 )->Tensor:          # same shape as `x`
     "Shift by `m` and scale by `1/s`."
-    check_range('normalize', above=0, s=torch.as_tensor(s).min().item())
+    smallest, column = torch.as_tensor(s).flatten().min(0)
+    check_range('normalize', above=0, **{f's[{column}]': smallest.item()})
     return (x - m)/s
 
 def show_digits(

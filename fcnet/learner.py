@@ -43,8 +43,12 @@ class Callback:
     def after_fit(self, learn): "The training run is `done`, was `stopped`, or failed."
 
     def wrap_step(self, learn, step):
-        "May return another `step(x, y) -> loss` that fills every `.grad`."
+        "May return another `step(x, y)`: it fills each `.grad`; `.item()` is the loss."
         return step
+
+    def wrap_update(self, learn, update):
+        "May return another `update()` that changes the parameters by their `.grad`."
+        return update
 
     def wrap_predict(self, learn, predict):
         "May return another `predict(x) -> scores`."
@@ -84,6 +88,7 @@ class Learner:
         self.order = None        # of the rows in the present epoch
         self.plan = None         # rows and batch size that this fit began with
         self.stopped = False     # set by a callback to stop after this batch
+        self.last_loss = None    # what the last step returned
         self._lock = threading.RLock() # a step and a prediction wait for each other
         self._check()
 
@@ -100,6 +105,8 @@ class Learner:
     def epoch(self): return self.step // self.n_batches # epochs that are done
     @property
     def batch(self): return self.step % self.n_batches # batches of the present epoch
+    @property
+    def batch_loss(self): return self.last_loss.item() # of the last batch
     @property
     def done(self): return self.step >= self.n_steps
 
@@ -166,14 +173,18 @@ def fit(self:Learner,
     try:
         self._call('before_fit')
         step = self.loss_and_backward
+        update = self.opt.step
         for callback in self.callbacks:
             step = callback.wrap_step(self, step)
+            update = callback.wrap_update(self, update)
         while not (self.done or self.stopped):
-            self._fit_epoch(step)
+            self._fit_epoch(step, update)
     finally:
         with self._lock: self.model.eval()
         self.x = None
         self.y = None
+        if self.last_loss is not None: # only a number is kept
+            self.last_loss = torch.tensor(self.batch_loss, dtype=torch.float64)
         with ExitStack() as calls: # every one is called, even if another fails
             for callback in reversed(self.callbacks):
                 calls.callback(callback.after_fit, self)
@@ -186,7 +197,7 @@ def _call(self:Learner, point):
 
 # %% ../nbs/09_learner.ipynb #d6d117f9
 @patch
-def _fit_epoch(self:Learner, step):
+def _fit_epoch(self:Learner, step, update):
     "Train on what is left of the present epoch; `step(x, y)` gives loss and gradients."
     x = self.data.x_train
     y = self.data.y_train
@@ -199,17 +210,17 @@ def _fit_epoch(self:Learner, step):
     starts = tuple(range(self.bs, self.n_batches*self.bs, self.bs))
     for rows in self.order.to(x.device).tensor_split(starts)[self.batch:]:
         with self._lock: self.model.train() # a callback may have turned this off
-        self.x = x[rows]
-        self.y = y[rows]
+        self.x = x.index_select(0, rows)
+        self.y = y.index_select(0, rows)
         self._call('before_batch')
-        with self._lock: self.batch_loss = step(self.x, self.y).item()
-        if not math.isfinite(self.batch_loss):
+        with self._lock: self.last_loss = step(self.x, self.y)
+        if isinstance(self.last_loss, Tensor) and not math.isfinite(self.batch_loss):
             raise FloatingPointError(
                 f'the loss is {self.batch_loss} in epoch {self.epoch+1}, batch '
                 f'{self.batch+1}; try a lower learning rate, clip gradients, or look '
                 'for nan in the data')
         self._call('before_step')
-        with self._lock: self.opt.step()
+        with self._lock: update()
         self.step += 1
         self._call('after_batch')
         if self.stopped: break

@@ -274,6 +274,7 @@ def test_generator_is_part_of_the_runs_state(few, Kind):
 
 # ---- what the lesson says, in single runs
 
+@pytest.mark.slow
 def test_distortion_helps_a_network_with_few_digits(digits):
     found = []
     for callbacks in ([], [Distort(seeded(1))]):

@@ -22,7 +22,7 @@ from fcnet.data import get_data
 from fcnet.images import (NOT_SURE, background, block_means, center, crop, darken_ink,
                           digit_from_image, digit_from_ink, find_ink, fit_pen,
                           keep_digit, open_as_is, open_gray, pen_width, read_digit,
-                          resize, select_parts, unevenness)
+                          resize, select_parts)
 
 # ---- crop, resize, center ----
 
@@ -532,12 +532,25 @@ def test_a_margin_changes_nothing(originals, change, enough, scale, sign):
             same.append(np.median(dark[[0, -1]]) > dark.mean() or dark[0, 0] > 0.5)
     assert np.mean(same) > enough
 
-def test_unevenness_of_strokes():
-    for width in (4, 20):
-        ring = np.ones((100, 100), bool)
-        ring[width:-width, width:-width] = False
-        assert 0.3 < unevenness(ring) < 0.6
-    assert unevenness(np.indices((60, 60)).sum(0) < 60) > 0.65 # a wedge
+@pytest.mark.parametrize('change', [plain, bold])
+@pytest.mark.parametrize('sign', [1, -1])
+def test_a_digit_cut_out_tightly_is_found_like_one_with_a_margin(originals, in_tmp,
+                                                                  change, sign):
+    alike = []
+    for x in originals:
+        pixels = change((x.view(28, 28)*255).numpy()).astype(np.uint8)
+        rows = np.flatnonzero(pixels.any(1))
+        cols = np.flatnonzero(pixels.any(0))
+        cut = pixels[rows[0]:rows[-1]+1, cols[0]:cols[-1]+1]
+        cut = cut.repeat(12, 0).repeat(12, 1)
+        made = []
+        for width in (0, 48):
+            padded = np.pad(cut, width)
+            Image.fromarray(padded if sign == 1 else 255 - padded).save('cut.png')
+            try: made.append(digit_from_image('cut.png'))
+            except ValueError: made.append(torch.zeros(784)) # "empty"
+        alike.append((made[0] - made[1]).abs().mean().item() < 0.03)
+    assert np.mean(alike) > 0.8
 
 # ---- paper on which nothing is written
 

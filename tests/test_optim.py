@@ -573,6 +573,7 @@ def final_accuracy(digits, cls, lr, bs=64, hidden=(50,), factor=1., seed=2, **se
     right = model.forward(digits.x_valid).argmax(1) == digits.y_valid
     return right.float().mean().item()
 
+@pytest.mark.slow
 def test_momentum_moves_the_limit_of_the_rate_in_large_batches(digits):
     plain_low = final_accuracy(digits, SGD, 0.4, bs=1024)
     plain_high = final_accuracy(digits, SGD, 3.2, bs=1024)
@@ -581,12 +582,14 @@ def test_momentum_moves_the_limit_of_the_rate_in_large_batches(digits):
     assert plain_high + 0.3 < plain_low < high
     assert low + 0.1 < high
 
+@pytest.mark.slow
 def test_small_batches_need_a_lower_rate(digits):
     assert (final_accuracy(digits, SGD, 0.4, bs=16)
             < final_accuracy(digits, SGD, 0.2, bs=16))
     assert (final_accuracy(digits, SGD, 0.4, bs=64)
             > final_accuracy(digits, SGD, 0.2, bs=64))
 
+@pytest.mark.slow
 def test_optimizers_are_equal_on_one_hidden_layer(digits):
     ends = [final_accuracy(digits, SGD, 0.27),
             final_accuracy(digits, SGD, 0.081, momentum=0.9),
@@ -594,6 +597,7 @@ def test_optimizers_are_equal_on_one_hidden_layer(digits):
     assert min(ends) > 0.91
     assert max(ends) - min(ends) < 0.015
 
+@pytest.mark.slow
 def test_adam_is_ahead_where_gradients_start_out_small(digits):
     deep = dict(hidden=(30,)*6, factor=0.5)
     by_sgd = final_accuracy(digits, SGD, 0.81, **deep)

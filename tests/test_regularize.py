@@ -500,6 +500,7 @@ def train(data, epochs=15, weight_decay=0., loss=None, seed=1):
     learn.fit(epochs)
     return learn
 
+@pytest.mark.slow
 def test_strong_decay_closes_the_gap_and_loses_accuracy(digits):
     found = []
     for weight_decay in (0., 0.1):

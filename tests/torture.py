@@ -440,7 +440,9 @@ def options(i, rng, root, folder):
     elif 'resume' not in given:
         words = ['--epochs', 1, '--out', 'new', '--hidden', 5, '--data', '../data',
                  '--device', 'cpu', *words]
-    said, wrong = call(folder, name, *words, most=max(1, len(words)-1))
+    most = max(1, len(words)-1)
+    if any((folder/str(word)).is_dir() for word in words): most = math.inf # of their files
+    said, wrong = call(folder, name, *words, most=most)
     return [said], wrong
 
 
