@@ -21,7 +21,7 @@ export PATH := $(BIN):$(PATH)
 help:
 	@echo "make train      learn MNIST with the hand-written network (ARGS='--epochs 3' to pass options)"
 	@echo "make test       check that everything is in step, run every notebook as a test, and the tests in tests/"
-	@echo "make test-processes  run the tests that start processes of their own: signals, many processes"
+	@echo "make test-processes  run the tests that start processes of their own, or take seconds"
 	@echo "make test-slow  run every notebook with its slow cells, and the tests that train for long, for an hour"
 	@echo "make notebooks  run all notebooks afresh and store their outputs (NB=03 for one)"
 	@echo "make lab        open JupyterLab on the notebooks"
@@ -38,7 +38,7 @@ test: check
 	$(TEST) python tools/notebooks.py
 	$(PYTEST) -m 'not processes and not slow'
 
-# Signals, killed writers, runs of many processes
+# Signals, killed writers, runs of many processes, whole commands that take seconds
 test-processes: .venv/installed-dev
 	$(PYTEST) -m processes
 

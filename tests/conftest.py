@@ -9,7 +9,7 @@ from fcnet.data import Data, get_data, normalize
 matplotlib.use('agg')
 
 def pytest_configure(config):
-    config.addinivalue_line('markers', 'processes: starts processes of its own, and takes seconds (make test-processes)')
+    config.addinivalue_line('markers', 'processes: starts processes of its own, or takes seconds (make test-processes)')
     config.addinivalue_line('markers', 'slow: trains for seconds to check what a lesson claims (make test-slow)')
 
 @pytest.fixture(autouse=True)

@@ -126,6 +126,7 @@ def test_a_run_goes_to_a_folder_named_by_the_time(shop):
     new, = set(os.listdir('runs')) - {'first'}
     assert new[:2] == '20' and (Path('runs')/new/'model.safetensors').exists()
 
+@pytest.mark.processes
 def test_two_runs_are_the_same_to_the_last_bit(shop, capsys):
     for name in ('one', 'two'): called('fcnet_train', *SHORT, '--out', f'runs/{name}')
     fcnet_train(data='few', epochs=2, hidden='10', bs=50, out='runs/three')
@@ -451,6 +452,7 @@ def test_only_files_of_killed_writers_are_removed(shop):
 
 # ---- data that have moved
 
+@pytest.mark.processes
 def test_data_that_have_moved(shop):
     Path('few').rename('elsewhere')
     code, _, err = called('fcnet_train', '--resume', 'runs/first')
@@ -478,6 +480,7 @@ def test_what_is_on_the_line_goes_before_the_recipe(shop, capsys):
     assert [len(net.layers), info['decay'], info['epochs']] == [1, 0.0001, 1]
     assert 'test error' not in capsys.readouterr().out
 
+@pytest.mark.processes
 def test_a_run_on_all_digits_ends_with_the_test_error(shop):
     code, out, _ = called('fcnet_train', '--recipe', 'linear', '--data', 'few',
                           '--epochs', 1, '--out', 'runs/whole')
@@ -603,6 +606,7 @@ def test_evaluate_counts_right(shop, place):
     assert lines[-1] == 'written to runs/first/confusion.png'
     assert Path('runs/first/confusion.png').exists()
 
+@pytest.mark.processes
 def test_evaluate_on_other_data_and_on_the_test_file(shop):
     x, y, *_ = get_data()
     write_digits('other', x[900:960], y[900:960])
@@ -810,6 +814,7 @@ def changed(value, rng):
         return [*value[:i], changed(value[i], rng), *value[i+1:]]
     return rng.choice(kinds)
 
+@pytest.mark.processes
 def test_a_file_that_somebody_made_up_is_refused_or_as_good_as_new(shop):
     fcnet_train(data='few', epochs=1, hidden='10', bs=50, out='runs/small')
     values = load(model_file('small'))

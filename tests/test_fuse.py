@@ -92,9 +92,8 @@ def assert_same(fused, plain, rtol):
 # ---- the same numbers
 
 @pytest.mark.parametrize('opt', OPTS)
-@pytest.mark.parametrize('net', ['relu', 'dropout'])
-def test_500_steps_are_those_of_the_layers(net, opt):
-    ends = [scores_after(make(fused, net, opt), 50) for fused in (True, False)]
+def test_500_steps_are_those_of_the_layers(opt):
+    ends = [scores_after(make(fused, 'dropout', opt), 50) for fused in (True, False)]
     assert_same(*ends, 1e-8) # rounding grows with the steps
 
 @pytest.mark.parametrize('opt', ['momentum', 'AdamW'])

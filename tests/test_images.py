@@ -632,6 +632,7 @@ def test_fault_of_a_file_is_named_without_a_warning(in_tmp, file, write, words):
             digit_from_image(file)
 
 @pytest.mark.parametrize('file', ['large.png', 'large.jpg'])
+@pytest.mark.processes
 def test_64_megapixels_are_read(image, base, file):
     assert mean_difference(image.resize((9143, 8000)), file, base) < 0.06
 

@@ -29,7 +29,7 @@ from smalldocs import config, layout, notebook, site
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 MODULES = Path(sys.prefix)/'node_modules'
-MEGABYTES = 17 # that the site may have, without the PDF
+MEGABYTES = 18 # that the site may have, without the PDF
 SHOW_DOC = re.compile(r'---\n\n(?P<source>\[source\].*#L(?P<line>\d+).*)\n\n'
                       r'(?P<heading>### (?:\w+\.)?(?P<name>\w+))\n')
 PLACE = '{user}/{repo}/blob/{branch}/nbs/{name}'
