@@ -410,8 +410,9 @@ class Fuse(Callback):
     def fault(self, learn):
         "Why there is no plan for a learner; None if there is one."
         if not isinstance(learn.model, Module): return 'the model is an nn.Module'
-        for layer in (*learn.model.modules(), learn.loss):
-            if type(layer) not in RULES | LOSSES: return f'{layer} has no rule'
+        unknown = [layer for layer in learn.model.modules() if type(layer) not in RULES]
+        if type(learn.loss) not in LOSSES: unknown.append(learn.loss)
+        if unknown: return f'{unknown[0]} has no rule'
         kinds = {(p.dtype, p.device) for p in learn.model.parameters()}
         if len(kinds) > 1: return 'the parameters differ in dtype or device'
 

@@ -213,6 +213,7 @@ def _fit_epoch(self:Learner, step, update):
         self.x = x.index_select(0, rows)
         self.y = y.index_select(0, rows)
         self._call('before_batch')
+        self.last_loss = None # if the step fails
         with self._lock: self.last_loss = step(self.x, self.y)
         if isinstance(self.last_loss, Tensor) and not math.isfinite(self.batch_loss):
             raise FloatingPointError(

@@ -259,10 +259,14 @@ def test_a_loss_that_is_not_finite():
 @pytest.mark.parametrize('label', [-1, 4])
 @pytest.mark.parametrize('row', [0, 50, 100, 300])
 def test_a_wrong_label(label, row):
-    learn = make(True)
+    ended = []
+    class End(Callback):
+        def after_fit(self, learn): ended.append(True)
+    learn = make(True, callbacks=[End()])
     learn.data.y_train[row] = label
     with pytest.raises(ValueError, match='targ runs from .* expected classes 0 to 3'):
         learn.fit(1)
+    assert ended # every callback has been told
 
 def test_shapes_and_dtypes_that_do_not_fit():
     learn = make(True)

@@ -33,7 +33,7 @@ def main():
     args = parser.parse_args()
     folder = Path(__file__).resolve().parents[1]/'nbs'
     found = [path for name in args.names for path in folder.glob(f'{name}*.ipynb')]
-    paths = sorted(found, reverse=True) # the longest of all, the last, goes first
+    paths = sorted(found, reverse=True) # 29, the longest, goes early
     if not paths: sys.exit(f'no notebook in nbs/ begins with {" or ".join(args.names)}')
     server = multiprocessing.get_context('forkserver')
     server.set_forkserver_preload(LIBRARIES)
