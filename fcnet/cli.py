@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import warnings
-from argparse import SUPPRESS, ArgumentParser
+from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import fields
@@ -33,8 +33,8 @@ except OSError as e: # it needs a place to write to
 from .benchmark import QUICK, bench, machine, missed, save_rows, table
 from .checkpoint import atomic_write
 from .classify import accuracy, confusion, cross_entropy, show_confusion, softmax
-from .config import (Settings, build_learner, find_checkpoint, load_model,
-                          resume_training)
+from .config import (OLDER, Settings, build_learner, find_checkpoint,
+                          load_model, resume_training)
 from .data import check_choice, get_data, normalize
 from .distributed import join, leave, parallel
 from .images import digit_from_image, open_as_is, read_digit
@@ -166,7 +166,7 @@ def _find_settings(path, out, resume, recipe, given):
     info = load_model(path)[1]
     if 'training' not in info: raise ValueError(f'{path}: holds no training run')
     saved = {f.name: info[f.name] for f in fields(Settings) if f.name in info}
-    return Settings(**saved | given)
+    return Settings(**OLDER | saved | given)
 
 @contextmanager
 def claim(
@@ -319,7 +319,7 @@ def build_parser(
             parser.add_argument(name, help=words, nargs='+' if kind is list else None)
         elif kind is bool:
             name = name.replace('_', '-')
-            parser.add_argument(f'--{name}', help=words, action='store_true')
+            parser.add_argument(f'--{name}', help=words, action=BooleanOptionalAction)
         else:
             if default is not None: words += f' (default: {default})'
             parser.add_argument(f'--{name}', help=words, type=kind)

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from .checkpoint import checksum
+from .fuse import Fuse
 from .learner import Callback, Learner
 
 # %% ../nbs/22_distributed.ipynb #cb093f85
@@ -233,5 +234,9 @@ def parallel(
             if hasattr(callback, 'quiet'): callback.quiet = True
             if hasattr(callback, 'writes'): callback.writes = False
     first = Parallel(noise)
-    learn.callbacks = [first, *learn.callbacks, _StopTogether(first)]
+    fuses = [callback for callback in learn.callbacks if isinstance(callback, Fuse)]
+    others = [callback for callback in learn.callbacks if callback not in fuses]
+    for fuse in fuses: # each process could measure, and choose, for itself
+        if fuse.precision == 'auto': fuse.precision = 'highest'
+    learn.callbacks = [*fuses, first, *others, _StopTogether(first)]
     return learn

@@ -12,7 +12,7 @@ from functools import partial
 from time import perf_counter
 import torch
 from torch import Tensor
-from .classify import CrossEntropy, check_labels, cross_entropy_grad
+from .classify import CrossEntropy, OneHotMSE, check_labels, cross_entropy_grad
 from .data import check_choice, check_count, check_shape
 from .deep import GELU, BatchNorm, LayerNorm, Residual
 from .forward import check_same
@@ -56,31 +56,38 @@ class Plan:
     def __init__(self,
         model:Module, # of layers that have a rule in `RULES`
         loss:Module,  # a loss that has one in `LOSSES`
-        x:Tensor,     # a batch of inputs; only its shape and dtype matter
-        y:Tensor,     # its targets, the same
-        grads:dict,   # id of each parameter -> the tensor for its gradient
+        x:Tensor,     # a batch of inputs
+        y:Tensor,     # its targets
+        grads:dict,   # parameter -> the tensor for its gradient
     ):
         self.calls = []      # functions without arguments, in order
         self.lines = []      # what each of them does: layer, text
         self.n_bytes = 0     # of all buffers
         self.grads = grads
-        self.written = set() # ids of parameters whose gradient is there
-        self.scratch = set() # ids of buffers that the next layer may overwrite
+        self.written = set() # parameters whose gradient has been written
+        self.scratch = set() # buffers that the next layer may overwrite
         self.loss = loss
-        self.x = x.view_as(x)
-        self.y = y.view_as(y)
+        self.x = self.buffer(*x.shape, like=x).copy_(x)
+        self.y = self.buffer(*y.shape, like=y).copy_(y)
         self.scores, backward = RULES[type(model)](self, model, self.x)
         grad = LOSSES[type(loss)](self, loss, self.scores)
         backward(grad, need_inp=False)
+        self.direct = False  # may a batch be gathered into `x` and `y`?
+
+    def fits(self, x, y):
+        "Is this a batch of the plan's shapes and types?"
+        pairs = (x, self.x), (y, self.y)
+        return all(new is old or (new.shape, new.dtype) == (old.shape, old.dtype)
+                   for new, old in pairs)
 
     def run(self, x, y):
-        "Make the calls. The gradients for this batch are there afterwards."
-        self.x.set_(x)
-        self.y.set_(y)
+        "Make the calls; afterwards, `grads` holds the gradients for this batch."
+        if x is not self.x: self.x.copy_(x)
+        if y is not self.y: self.y.copy_(y)
         for call in self.calls: call()
 
     def item(self)->float:
-        "The loss of the last batch, computed when somebody asks for it."
+        "The loss of the last batch, computed on demand."
         return self.loss.forward(self.scores, self.y).item()
 
     def add(self, layer, text, function, *args, **settings):
@@ -88,23 +95,28 @@ class Plan:
         self.calls.append(partial(function, *args, **settings))
         self.lines.append((layer, text))
 
-    def buffer(self, *shape, like):
+    def buffer(self, *shape, like, dtype=None):
         "Memory for a result, allocated once."
-        out = like.new_empty(shape)
+        out = like.new_empty(shape, dtype=dtype)
         self.n_bytes += out.numel()*out.element_size()
         return out
 
     def place(self, x):
         "Where a result of the shape of `x` may go: over `x` itself, or a new buffer."
-        if id(x) not in self.scratch: return self.buffer(*x.shape, like=x)
-        self.scratch.remove(id(x))
+        if x not in self.scratch: return self.buffer(*x.shape, like=x)
+        self.scratch.remove(x)
         return x
 
-    def grad(self, p):
-        "Where the gradient of a parameter goes, and whether one is there already."
-        again = id(p) in self.written
-        self.written.add(id(p))
-        return self.grads[id(p)], again
+    def grad_of(self, p):
+        "Where to write a gradient of a parameter: the first one to its own place."
+        if p in self.written: return self.buffer(*p.shape, like=p)
+        self.written.add(p)
+        return self.grads[p]
+
+    def collect(self, layer, p, grad):
+        "Add a second gradient of a parameter to the first."
+        if grad is self.grads[p]: return
+        self.add(layer, 'first gradient += second', self.grads[p].add_, grad)
 
     def __str__(self):
         return '\n'.join(f'{str(layer):20} {text}' for layer, text in self.lines)
@@ -117,23 +129,20 @@ def _linear(plan, layer, x):
     check_dtype(layer, x, w.dtype)
     check_autocast(layer, x)
     out = plan.buffer(len(x), w.shape[1], like=x)
-    plan.scratch.add(id(out)) # the backward pass does not need it
+    plan.scratch.add(out) # the backward pass does not need it
     if b is None: plan.add(layer, 'out = x@w', torch.mm, x, w, out=out)
     else: plan.add(layer, 'out = x@w + b', torch.addmm, b, x, w, out=out)
 
     def backward(grad, need_inp):
-        d_w, again = plan.grad(w)
-        def product(): torch.mm(x.t(), grad, out=d_w)
-        def add_product(): d_w.addmm_(x.t(), grad)
-        if again: plan.add(layer, 'd_w += x.t()@grad', add_product)
-        else: plan.add(layer, 'd_w = x.t()@grad', product)
+        d_w = plan.grad_of(w)
+        plan.add(layer, 'd_w = x.t()@grad', torch.mm, x.t(), grad, out=d_w)
+        plan.collect(layer, w, d_w)
         if b is not None:
-            d_b, again = plan.grad(b)
-            def add_sum(): d_b.add_(grad.sum(0))
-            if again: plan.add(layer, 'd_b += grad.sum(0)', add_sum)
-            else: plan.add(layer, 'd_b = grad.sum(0)', torch.sum, grad, 0, out=d_b)
+            d_b = plan.grad_of(b)
+            plan.add(layer, 'd_b = grad.sum(0)', torch.sum, grad, 0, out=d_b)
+            plan.collect(layer, b, d_b)
         if not need_inp: return None
-        d_x = plan.buffer(len(grad), len(w), like=grad)
+        d_x = plan.buffer(*x.shape, like=x)
         plan.add(layer, 'd_x = grad@w.t()', torch.mm, grad, w.t(), out=d_x)
         return d_x
     return out, backward
@@ -162,7 +171,7 @@ def _activation(plan, layer, x):
 
 def _gelu(plan, layer, x):
     out = plan.buffer(*x.shape, like=x)
-    plan.scratch.add(id(out))
+    plan.scratch.add(out)
     plan.add(layer, 'out = gelu(x)', aten.gelu.out, x, out=out)
 
     def backward(grad, need_inp):
@@ -173,10 +182,10 @@ def _gelu(plan, layer, x):
 
 def _dropout(plan, layer, x):
     if layer.p == 0: return x, lambda grad, need_inp: grad
-    noise = torch.empty(x.shape, device=x.device)
+    noise = plan.buffer(*x.shape, like=x, dtype=torch.get_default_dtype())
     mask = plan.buffer(*x.shape, like=x)
     out = plan.place(x)
-    plan.scratch.add(id(out))
+    plan.scratch.add(out)
 
     def draw():
         torch.rand(x.shape, generator=layer.generator, out=noise)
@@ -203,11 +212,11 @@ def _sequential(plan, model, x):
     return x, backward
 
 def _residual(plan, model, x):
-    plan.scratch.discard(id(x)) # it is added at the end
+    plan.scratch.discard(x) # it is added at the end
     inside, backward_inside = _sequential(plan, model, x)
     check_shape(model, tuple(x.shape), **{'f(x)': inside})
     out = plan.place(inside)
-    plan.scratch.add(id(out))
+    plan.scratch.add(out)
     plan.add(model, 'out = x + f(x)', torch.add, x, inside, out=out)
 
     def backward(grad, need_inp):
@@ -224,7 +233,7 @@ def _batch_norm(plan, layer, x):
     check_shape(layer, ('n', len(layer.w)), x=x)
     check_count(f'{layer} in training', at_least=2, rows=len(x))
     out = plan.buffer(*x.shape, like=x)
-    plan.scratch.add(id(out))
+    plan.scratch.add(out)
     mean = plan.buffer(len(layer.w), like=x)
     scale = plan.buffer(len(layer.w), like=x)
     running = layer.mean, layer.var
@@ -240,7 +249,7 @@ def _batch_norm(plan, layer, x):
 def _layer_norm(plan, layer, x):
     check_shape(layer, ('n', len(layer.w)), x=x)
     out = plan.buffer(*x.shape, like=x)
-    plan.scratch.add(id(out))
+    plan.scratch.add(out)
     mean = plan.buffer(len(x), 1, like=x)
     scale = plan.buffer(len(x), 1, like=x)
     shape = layer.w.shape
@@ -254,15 +263,12 @@ def _layer_norm(plan, layer, x):
 
 def _norm_backward(plan, layer, x, function, *args):
     d_x = plan.buffer(*x.shape, like=x)
-    d_w, again = plan.grad(layer.w)
-    d_b, _ = plan.grad(layer.b)
-    new_w = torch.empty_like(d_w) if again else d_w
-    new_b = torch.empty_like(d_b) if again else d_b
+    d_w = plan.grad_of(layer.w)
+    d_b = plan.grad_of(layer.b)
     plan.add(layer, 'd_x, d_w, d_b = norm_grad(grad, x)', function, *args, [True]*3,
-             out0=d_x, out1=new_w, out2=new_b)
-    if again:
-        plan.add(layer, 'd_w += those of this call', d_w.add_, new_w)
-        plan.add(layer, 'd_b += those of this call', d_b.add_, new_b)
+             out0=d_x, out1=d_w, out2=d_b)
+    plan.collect(layer, layer.w, d_w)
+    plan.collect(layer, layer.b, d_b)
     return d_x
 
 RULES = {Linear: _linear, ReLU: _activation, Sigmoid: _activation, Tanh: _activation,
@@ -280,14 +286,15 @@ def _cross_entropy(plan, loss, scores):
                                           loss.weight))
         plan.add(loss, 'grad = cross_entropy_grad(scores, y)', by_formula)
         return grad
+    column = plan.y[:,None]
     share = 1 - loss.label_smoothing # of the label itself
-    label = torch.full_like(grad[:,:1], -share/n)
-    def subtract_labels(): grad.scatter_add_(1, plan.y[:,None], label)
+    label = plan.buffer(n, 1, like=scores).fill_(-share/n)
     plan.add(loss, 'grad = softmax(scores)', torch.softmax, scores, 1, out=grad)
     if share < 1:
         plan.add(loss, 'grad -= smoothing/n_classes', grad.sub_, (1-share)/n_classes)
     plan.add(loss, 'grad /= n', grad.mul_, 1/n)
-    plan.add(loss, 'grad[i,y[i]] -= share/n', subtract_labels)
+    text = 'grad[i,y[i]] -= share/n' if share < 1 else 'grad[i,y[i]] -= 1/n'
+    plan.add(loss, text, grad.scatter_add_, 1, column, label)
     return grad
 
 def _mse(plan, loss, out):
@@ -297,7 +304,17 @@ def _mse(plan, loss, out):
     plan.add(loss, 'grad *= 2/n', grad.mul_, 2/out.numel())
     return grad
 
-LOSSES = {CrossEntropy: _cross_entropy, MSE: _mse}
+def _one_hot_mse(plan, loss, scores):
+    check_labels('OneHotMSE', scores, plan.y)
+    grad = plan.buffer(*scores.shape, like=scores)
+    column = plan.y[:,None]
+    one = plan.buffer(len(scores), 1, like=scores).fill_(-1)
+    plan.add(loss, 'grad = scores', grad.copy_, scores)
+    plan.add(loss, 'grad[i,y[i]] -= 1', grad.scatter_add_, 1, column, one)
+    plan.add(loss, 'grad *= 2/n', grad.mul_, 2/grad.numel())
+    return grad
+
+LOSSES = {CrossEntropy: _cross_entropy, MSE: _mse, OneHotMSE: _one_hot_mse}
 
 # %% ../nbs/18_fuse.ipynb #aa8bc493
 class _Flat:
@@ -398,9 +415,10 @@ class Fuse(Callback):
         self.forget()
 
     def forget(self):
-        self.plans = {}
-        self.flat_opt = None
-        self.pairs = []
+        self.plans = {}   # rows of a batch -> its plan
+        self.flat = None  # steps of our optimizers on flat tensors
+        self.pairs = []   # of each parameter and the tensor for its gradient
+        self.taken = None, None # the last batch that got memory of its own
 
     def state_dict(self): # a resumed run keeps its products
         return {} if self.chosen is None else {'chosen': self.chosen}
@@ -416,15 +434,11 @@ class Fuse(Callback):
         kinds = {(p.dtype, p.device) for p in learn.model.parameters()}
         if len(kinds) > 1: return 'the parameters differ in dtype or device'
 
-    def before_fit(self, learn):
-        reason = self.fault(learn)
-        if reason:
-            warnings.warn(f'Fuse: {reason}, so the layers compute each step')
-            return
-        self.flat_opt = _FlatOptimizer(learn.opt)
-        held = {id(p) for p, _ in self.flat_opt.pairs}
-        frozen = [p for p in learn.model.parameters() if id(p) not in held]
-        self.pairs = self.flat_opt.pairs + [(p, torch.zeros_like(p)) for p in frozen]
+    def prepare(self, learn):
+        self.flat = _FlatOptimizer(learn.opt)
+        held = {p for p, _ in self.flat.pairs}
+        frozen = [p for p in learn.model.parameters() if p not in held]
+        self.pairs = self.flat.pairs + [(p, torch.zeros_like(p)) for p in frozen]
         self.choose(learn)
         self.before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision(self.chosen)
@@ -435,25 +449,30 @@ class Fuse(Callback):
         if self.chosen: return
         linears = [layer for layer in learn.model.modules() if type(layer) is Linear]
         self.chosen = 'highest'
-        if all(layer.w.dtype == torch.float32 for layer in linears):
+        if all((layer.w.dtype, layer.w.device.type) == (torch.float32, 'cpu')
+               for layer in linears):
             shapes = [(learn.bs, *layer.w.shape) for layer in linears]
             self.chosen = fastest_precision(shapes)
 
     def wrap_step(self, learn, step):
-        if self.flat_opt is None: return step
+        reason = self.fault(learn)
+        if reason:
+            warnings.warn(f'Fuse: {reason}, so the layers compute each step')
+            return step
         if step != learn.loss_and_backward:
             raise ValueError('Fuse: a callback before it has replaced the step, '
                              'expected Fuse first')
-        grads = {id(p): grad for p, grad in self.pairs}
+        self.prepare(learn)
+        grads = dict(self.pairs)
 
-        @torch.inference_mode()
         def fused_step(x, y):
-            sizes = x.shape, y.shape
-            if sizes not in self.plans:
-                self.plans[sizes] = Plan(learn.model, learn.loss, x, y, grads)
-            plan = self.plans[sizes]
+            plan = self.plans.get(len(x))
+            if plan is None or not plan.fits(x, y):
+                plan = Plan(learn.model, learn.loss, x, y, grads)
+                plan.direct = x is self.taken[0] and y is self.taken[1]
+                self.plans[len(x)] = plan
             try:
-                plan.run(x, y)
+                with torch.inference_mode(): plan.run(x, y)
             except (RuntimeError, IndexError):
                 learn.loss(plan.scores, y) # it names a wrong target
                 raise
@@ -461,22 +480,34 @@ class Fuse(Callback):
             return plan
         return fused_step
 
+    def wrap_batch(self, learn, batch):
+        if self.flat is None or batch != learn.batch_of: return batch
+
+        def planned_batch(rows):
+            plan = self.plans.get(len(rows))
+            if plan is None or not plan.direct:
+                self.taken = batch(rows)
+                return self.taken
+            torch.index_select(learn.data.x_train, 0, rows, out=plan.x)
+            torch.index_select(learn.data.y_train, 0, rows, out=plan.y)
+            return plan.x, plan.y
+        return planned_batch
+
     def wrap_update(self, learn, update):
         ours = type(learn.opt) in (SGD, Adam, AdamW)
         patched = 'step' in vars(learn.opt) # by one of PyTorch's schedulers
-        if self.flat_opt is None or patched or not ours: return update
+        if self.flat is None or patched or not ours: return update
 
-        @torch.inference_mode()
         def fused_update():
-            for p, grad in self.flat_opt.pairs: # a callback may have set another one
+            for p, grad in self.flat.pairs: # a callback may have set another one
                 if p.grad is grad: continue
                 if p.grad is None: # this parameter stays as it is
-                    self.flat_opt.memory = None
+                    self.flat.memory = None
                     return update()
                 grad.copy_(p.grad)
-            if self.flat_opt.memory is None and self.flat_opt.uneven():
+            if self.flat.memory is None and self.flat.uneven():
                 return update() # Adam counts the steps of each parameter
-            self.flat_opt.step()
+            self.flat.step()
         return fused_update
 
     def after_fit(self, learn):

@@ -42,6 +42,10 @@ class Callback:
     def after_epoch(self, learn): "A pass is done, its numbers are in `learn.history`."
     def after_fit(self, learn): "The training run is `done`, was `stopped`, or failed."
 
+    def wrap_batch(self, learn, batch):
+        "May return another `batch(rows) -> x, y`, whose memory the next one may reuse."
+        return batch
+
     def wrap_step(self, learn, step):
         "May return another `step(x, y)`: it fills each `.grad`; `.item()` is the loss."
         return step
@@ -141,6 +145,14 @@ def _check(self:Learner):
 
 # %% ../nbs/09_learner.ipynb #73b456f6
 @patch
+def batch_of(self:Learner,
+    rows:Tensor, # places in the training data, int64
+)->tuple:        # their inputs and targets
+    "The rows of a batch, copied."
+    x, y, _, _ = self.data
+    return x.index_select(0, rows), y.index_select(0, rows)
+
+@patch
 def loss_and_backward(self:Learner,
     x:Tensor, # a batch of inputs
     y:Tensor, # its targets
@@ -172,13 +184,15 @@ def fit(self:Learner,
     self.stopped = False
     try:
         self._call('before_fit')
+        batch = self.batch_of
         step = self.loss_and_backward
         update = self.opt.step
         for callback in self.callbacks:
             step = callback.wrap_step(self, step)
             update = callback.wrap_update(self, update)
+            batch = callback.wrap_batch(self, batch)
         while not (self.done or self.stopped):
-            self._fit_epoch(step, update)
+            self._fit_epoch(batch, step, update)
     finally:
         with self._lock: self.model.eval()
         self.x = None
@@ -197,21 +211,19 @@ def _call(self:Learner, point):
 
 # %% ../nbs/09_learner.ipynb #d6d117f9
 @patch
-def _fit_epoch(self:Learner, step, update):
+def _fit_epoch(self:Learner, batch, step, update):
     "Train on what is left of the present epoch; `step(x, y)` gives loss and gradients."
-    x = self.data.x_train
-    y = self.data.y_train
-    if self.plan != (len(x), self.bs):
+    n = len(self.data.x_train)
+    if self.plan != (n, self.bs):
         raise ValueError('fit: bs or data changed in the middle of a fit, expected a '
                          'new fit with a number of epochs')
     if self.order is None:
-        self.order = torch.randperm(len(x), generator=self.generator)
+        self.order = torch.randperm(n, generator=self.generator)
     self._call('before_epoch')
     starts = tuple(range(self.bs, self.n_batches*self.bs, self.bs))
-    for rows in self.order.to(x.device).tensor_split(starts)[self.batch:]:
+    for rows in self.order.to(self.device).tensor_split(starts)[self.batch:]:
         with self._lock: self.model.train() # a callback may have turned this off
-        self.x = x.index_select(0, rows)
-        self.y = y.index_select(0, rows)
+        self.x, self.y = batch(rows)
         self._call('before_batch')
         self.last_loss = None # if the step fails
         with self._lock: self.last_loss = step(self.x, self.y)

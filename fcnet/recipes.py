@@ -17,7 +17,7 @@ from time import perf_counter
 import torch
 from .checkpoint import atomic_write
 from .classify import softmax
-from .config import Settings, build_learner, load_model, resume_training
+from .config import OLDER, Settings, build_learner, load_model, resume_training
 from .data import check_choice, get_data, normalize
 
 # %% ../nbs/26_recipes.ipynb #e51fd948
@@ -76,7 +76,7 @@ def run_recipe(
     record = folder/'record.json'
     settings = Settings(**RECIPES[name] | {'seed': seed} | changes)
     if record.exists():
-        found = asdict(Settings()) | json.loads(record.read_text()) # may be older
+        found = asdict(Settings(**OLDER)) | json.loads(record.read_text())
         if asdict(settings).items() <= found.items(): return found
         raise ValueError(f'{record} has other settings, choose another `out`')
     folder.mkdir(parents=True, exist_ok=True)

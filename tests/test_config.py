@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from mnist_folder import write_digits
 
 from fcnet import config
-from fcnet.accelerate import BFloat16Linear
+from fcnet.accelerate import BFloat16Linear, Precision
 from fcnet.checkpoint import load, save
 from fcnet.classify import CrossEntropy, OneHotMSE
-from fcnet.config import (Settings, build_callbacks, build_learner, build_loss,
+from fcnet.config import (OLDER, Settings, build_callbacks, build_learner, build_loss,
                           build_model, build_optimizer, check_memory, hidden_sizes,
                           load_model, normalized_data, picture_fault, resume_training)
 from fcnet.data import Data, get_data
@@ -46,7 +46,7 @@ def test_a_setting_of_the_wrong_type_is_named(name, bad):
 
 @pytest.mark.parametrize('name', [name for name in NAMES if name != 'hidden'])
 def test_true_is_a_switch_not_a_number_or_a_name(name):
-    if name in ('residual', 'distort', 'whole'):
+    if name in ('residual', 'distort', 'whole', 'fuse'):
         assert getattr(Settings(**{name: True}), name) is True
     else:
         with pytest.raises(ValueError, match=f'{name} is True, expected type'):
@@ -68,7 +68,7 @@ def test_types_that_are_close_are_refused(name, value):
     ('norm', 'batchnorm', 'one of none, batch, layer'),
     ('loss', 'hinge', 'one of entropy, mse'),
     ('opt', 'magic', 'one of sgd, adam, adamw'),
-    ('precision', 'low', 'one of highest, high, medium, bf16'),
+    ('precision', 'low', 'one of auto, highest, high, medium, bf16'),
     ('smoothing', 1., 'at least 0 and below 1'),
     ('dropout', 1., 'at least 0 and below 1'),
     ('dropout', -0.1, 'at least 0 and below 1'),
@@ -192,26 +192,29 @@ def test_optimizers(opt, kind):
 
 def test_settings_that_are_off_add_no_callback():
     g = torch.Generator()
-    assert build_callbacks(Settings(), g) == []
-    assert build_callbacks(Settings(precision='bf16'), g) == []
+    assert build_callbacks(Settings(fuse=False), g) == []
+    for changes in (dict(precision='bf16'), dict(model='torch')): # these have no plan
+        assert build_callbacks(Settings(**changes), g) == []
 
 def test_callbacks_and_their_order():
     g = torch.Generator()
     s = Settings(distort=True, affine=2., elastic=0, noise=0.4, adversarial=0.7,
                  max_norm=2., average=0.9, precision='medium')
     callbacks = build_callbacks(s, g)
-    assert names(callbacks) == ['Distort', 'Noise', 'Adversarial', 'MaxNorm', 'EMA',
-                                'Precision']
-    distort, noise, adversarial, max_norm, average, precision = callbacks
+    assert names(callbacks) == ['Fuse', 'Distort', 'Noise', 'Adversarial', 'MaxNorm',
+                                'EMA']
+    fuse, distort, noise, adversarial, max_norm, average = callbacks
     assert distort.settings == dict(rotate=20., scale=0.2, shear=0.2, shift=2., alpha=0)
     assert distort.generator is g and noise.generator is g
     assert [noise.std, adversarial.eps, max_norm.limit] == [0.4, 0.7, 2.]
-    assert [average.decay, precision.precision] == [0.9, 'medium']
+    assert [average.decay, fuse.precision] == [0.9, 'medium']
 
 def test_precision_is_a_callback_where_the_layers_do_not_have_it():
     g = torch.Generator()
-    high, = build_callbacks(Settings(precision='high'), g)
-    assert high.precision == 'high'
+    for precision in ('high', 'medium'):
+        found, = build_callbacks(Settings(precision=precision, fuse=False), g)
+        assert isinstance(found, Precision) and found.precision == precision
+    assert build_callbacks(Settings(fuse=False), g) == []
     torch_model = Settings(model='torch', precision='bf16')
     assert names(build_callbacks(torch_model, g)) == ['BFloat16']
 
@@ -333,14 +336,14 @@ def test_settings_reach_their_place(folder, tmp_path):
                  data=folder)
     learn = build_learner(s, tmp_path/'a.safetensors')
     assert names(learn.callbacks) == [
-        'Distort', 'Noise', 'Adversarial', 'MaxNorm', 'EMA', 'Precision', 'Schedule',
+        'Fuse', 'Distort', 'Noise', 'Adversarial', 'MaxNorm', 'EMA', 'Schedule',
         'Progress', 'Checkpoint']
     assert names(learn.model.layers) == ['Linear', 'LayerNorm', 'ReLU', 'Dropout',
                                          'Residual', 'Linear']
     assert learn.loss.label_smoothing == 0.1 and learn.bs == 50
     assert [g['weight_decay'] for g in learn.opt.param_groups] == [0.3, 0.]
     assert learn.model.layers[3].generator is learn.generator
-    assert learn.callbacks[0].generator is learn.generator
+    assert learn.callbacks[1].generator is learn.generator
 
 def test_the_checkpoint_describes_the_run(folder, tmp_path):
     s = Settings(hidden='7', data=folder)
@@ -353,6 +356,17 @@ def test_the_checkpoint_describes_the_run(folder, tmp_path):
     assert extra.pop('pictures') == ''
     assert extra == asdict(s) | {'data': 'few'} # beside the run
     assert learn.callbacks[-1].path == tmp_path/'a.safetensors'
+
+@pytest.mark.parametrize('changes', [
+    {}, dict(loss='mse'), dict(norm='batch', smoothing=0.1, opt='adamw', decay=0.1),
+    dict(norm='layer', residual=True, dropout=0.3, adversarial=0.5, max_norm=1.)])
+def test_a_fused_run_has_the_numbers_of_the_layers(folder, tmp_path, changes):
+    usual = dict(hidden='20,20', bs=10, lr=0.01, data=folder)
+    fused, plain = (build_learner(Settings(**usual | changes, fuse=fuse), tmp_path/name)
+                    for fuse, name in ((True, 'a.safetensors'), (False, 'b.safetensors')))
+    for learn in (fused, plain): learn.fit(3)
+    for row, expected in zip(fused.history, plain.history):
+        assert row == pytest.approx(expected, rel=1e-2) # a norm of ten rows magnifies
 
 def test_the_seed_decides_everything_random(folder, tmp_path):
     def weights(seed):
@@ -613,6 +627,7 @@ def test_files_of_version_0_1_0_give_the_same_scores(name):
 def test_runs_of_version_0_1_0_can_be_resumed():
     path = V010/'handmade.safetensors'
     info = load(path)
-    learn = build_learner(Settings(**{name: info[name] for name in NAMES}), path)
+    saved = {name: info[name] for name in NAMES if name in info}
+    learn = build_learner(Settings(**OLDER | saved), path)
     resume_training(learn, path)
     assert [learn.step, learn.n_steps, len(learn.history)] == [10, 20, 1]

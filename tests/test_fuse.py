@@ -69,7 +69,8 @@ OPTS = {'SGD': lambda p: SGD(p, lr=0.1),
 
 LOSSES = {'cross-entropy': CrossEntropy,
           'smoothed': lambda: CrossEntropy(label_smoothing=0.1),
-          'weighted': lambda: CrossEntropy(0.1, weight=[1, 2, 3, 0.5]), 'mse': MSE}
+          'weighted': lambda: CrossEntropy(0.1, weight=[1, 2, 3, 0.5]), 'mse': MSE,
+          'one-hot': OneHotMSE}
 
 def make(fused, net='relu', opt='SGD', loss='cross-entropy', dtype=torch.float64,
          groups=False, callbacks=(), bs=32):
@@ -279,9 +280,13 @@ def test_shapes_and_dtypes_that_do_not_fit():
 class Mine(ReLU):
     "A layer that no rule is known for."
 
+class MyLoss(CrossEntropy):
+    "A loss that no rule is known for."
+    def __repr__(self): return 'MyLoss()'
+
 @pytest.mark.parametrize('change, reason', [
     (lambda learn: learn.model.layers.insert(1, Mine()), r'Mine\(\) has no rule'),
-    (lambda learn: setattr(learn, 'loss', OneHotMSE()), r'OneHotMSE\(\) has no rule'),
+    (lambda learn: setattr(learn, 'loss', MyLoss()), r'MyLoss\(\) has no rule'),
     (lambda learn: learn.model.layers[0].to(torch.float32), 'differ in dtype')])
 def test_what_has_no_plan_is_computed_by_the_layers(change, reason):
     learn = make(True)
@@ -315,17 +320,18 @@ def test_precision_is_a_known_one():
 
 def test_a_plan_is_printed_call_by_call():
     model = Sequential([Linear(5, 3), ReLU(), Linear(3, 2)])
-    grads = {id(p): torch.zeros_like(p) for p in model.parameters()}
+    grads = {p: torch.zeros_like(p) for p in model.parameters()}
     x = torch.randn(7, 5)
     y = torch.tensor([0, 1, 1, 0, 1, 0, 1])
     plan = Plan(model, CrossEntropy(), x, y, grads)
     assert [text for _, text in plan.lines] == [
         'out = x@w + b', 'out = relu(x)', 'out = x@w + b', 'grad = softmax(scores)',
-        'grad /= n', 'grad[i,y[i]] -= share/n', 'd_w = x.t()@grad', 'd_b = grad.sum(0)',
+        'grad /= n', 'grad[i,y[i]] -= 1/n', 'd_w = x.t()@grad', 'd_b = grad.sum(0)',
         'd_x = grad@w.t()', 'grad = relu_grad(grad, out)', 'd_w = x.t()@grad',
         'd_b = grad.sum(0)']
     assert len(str(plan).splitlines()) == len(plan.calls)
-    assert plan.n_bytes == 4*7*(3 + 2 + 2 + 3) # hidden, scores and their gradients
+    # batch and targets, hidden, scores and their gradients, a column for the labels
+    assert plan.n_bytes == 4*7*5 + 8*7 + 4*7*(3 + 2 + 2 + 3) + 4*7
     plan.run(x, y)
     loss = CrossEntropy()(model(x), y)
     assert plan.item() == pytest.approx(loss.item(), rel=1e-6)
@@ -339,6 +345,46 @@ def test_buffers_are_made_once():
     learn.callbacks.append(Look())
     learn.fit(2)
     assert all(found == seen[0] for found in seen)
+
+class Replace(Callback):
+    "Some batches are others, or of another type, or only a part of the rows."
+    def __init__(self, how): self.how = how
+    def before_batch(self, learn):
+        if learn.step % 3 == 0: return
+        if self.how == 'other': learn.x = learn.x*2
+        if self.how == 'same memory': learn.x *= 2
+        if self.how == 'fewer':
+            learn.x = learn.x[::2]
+            learn.y = learn.y[::2]
+        if self.how == 'labels': learn.y = learn.y.flip(0)
+
+@pytest.mark.parametrize('how', ['other', 'same memory', 'fewer', 'labels'])
+def test_a_callback_may_replace_the_batch(how):
+    ends = [scores_after(make(fused, callbacks=[Replace(how)]), 3)
+            for fused in (True, False)]
+    assert_same(*ends, 1e-9)
+
+def test_a_batch_of_another_type_is_refused_as_by_the_layers():
+    class Narrow(Callback):
+        def before_batch(self, learn):
+            if learn.step == 4: learn.x = learn.x.float()
+    with pytest.raises(ValueError, match='x is torch.float32'):
+        make(True, callbacks=[Narrow()]).fit(1)
+
+def test_batches_and_data_are_not_changed():
+    learn = make(True)
+    before = [t.clone() for t in learn.data]
+    learn.fit(2)
+    assert all(torch.equal(t, b) for t, b in zip(learn.data, before))
+
+def test_the_batches_of_an_epoch_share_memory():
+    learn = make(True)
+    seen = []
+    class Look(Callback):
+        def before_batch(self, learn): seen.append(learn.x.data_ptr())
+    learn.callbacks.append(Look())
+    learn.fit(3) # ten batches an epoch, the last one smaller
+    assert len(set(seen[10:])) == 2
 
 def test_the_fastest_precision_is_float32():
     before = torch.get_float32_matmul_precision()
