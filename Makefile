@@ -2,7 +2,11 @@
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 PROJECT := setup.py settings.ini pyproject.toml constraints.txt
-INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+# On Linux without a GPU: PyTorch without gigabytes of CUDA libraries, if its own index answers
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+CPU_ONLY = $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && \
+	curl -sfI -m 5 -o /dev/null $(CPU_INDEX)/torch/ && echo --extra-index-url $(CPU_INDEX))
+INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check $(CPU_ONLY) -c constraints.txt
 NOTEBOOKS = $(sort $(wildcard nbs/$(NB)*.ipynb))
 # From npm, into .venv/node_modules, exactly as locked. After a change of package.json:
 # npm install --prefix website --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved

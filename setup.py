@@ -16,7 +16,8 @@ readme = re.sub(r'((?<!!)\[[^\]]*\]\()(?!https?:|#)', rf'\g<1>{cfg["git_url"]}/b
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
-    author=cfg['author'], license='Apache-2.0', url=cfg['git_url'],
+    author=cfg['author'], license='Apache-2.0 AND CC-BY-SA-3.0', # MNIST is under the second
+    url=cfg['git_url'],
     project_urls={'Documentation': cfg['doc_host'] + cfg['doc_baseurl']},
     long_description=readme, long_description_content_type='text/markdown',
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Education',
