@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     # III. Better
     'regularize': ['Dropout', 'MaxNorm', 'EMA', 'EarlyStopping'],
     'augment': ['Distort', 'Noise'],
-    'deep': ['BatchNorm', 'LayerNorm', 'GELU', 'Residual'],
+    'deep': ['Normalize', 'BatchNorm', 'LayerNorm', 'GELU', 'Residual'],
     'interpret': ['pca', 'input_grad'],
     'trust': ['calibration_error', 'fit_temperature', 'fgsm', 'Adversarial'],
     'images': ['digit_from_image', 'read_digit'],

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fcnet.backward import check_grads
 from fcnet.classify import CrossEntropy
 from fcnet.data import Data
-from fcnet.deep import (GELU, BatchNorm, LayerNorm, Residual, batch_norm,
+from fcnet.deep import (GELU, BatchNorm, LayerNorm, Normalize, Residual, batch_norm,
                         batch_norm_grad, gelu, gelu_grad, layer_norm, layer_norm_grad)
 from fcnet.layers import Linear, ReLU, Sequential, check_layer
 from fcnet.learner import Learner
@@ -409,3 +409,27 @@ def test_block_as_first_layer_fills_its_gradients():
     block(x)
     block.backward(x, need_inp=False)
     torch.testing.assert_close(block.parameters()[0].grad, x.t()@x)
+
+# ---- normalized inputs
+
+@pytest.mark.parametrize('mean, std', [
+    (3., 2.), (torch.tensor(3.), torch.tensor(2.)),
+    (torch.tensor([1., 2., 3.]), torch.tensor([0.5, 2., 4.]))])
+def test_normalize_is_the_function_and_its_gradient(mean, std):
+    x = 5*torch.randn(7, 3)
+    layer = Normalize(mean, std)
+    torch.testing.assert_close(layer(x), (x - mean)/std)
+    torch.testing.assert_close(layer.backward(torch.ones(7, 3)), torch.ones(7, 3)/std)
+    check_layer(layer, x)
+
+def test_normalize_is_saved_with_the_weights_and_not_trained():
+    raw = torch.rand(50, 3)*9
+    model = Sequential([Normalize(raw.mean(), raw.std()), Linear(3, 2)])
+    assert len(model.parameters()) == 2
+    other = Sequential([Normalize(), Linear(3, 2)])
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other(raw), model(raw), rtol=0, atol=0)
+
+@pytest.mark.parametrize('std', [0., -1., torch.tensor([1., 0.])])
+def test_normalize_needs_a_spread(std):
+    with pytest.raises(ValueError, match='expected above 0'): Normalize(0., std)
