@@ -7,7 +7,7 @@ import pytest
 import torch
 from fcnet.classify import CrossEntropy, OneHotMSE
 from fcnet.data import Data
-from fcnet.deep import GELU, BatchNorm, LayerNorm, Residual
+from fcnet.deep import GELU, BatchNorm, LayerNorm, Normalize, Residual
 from fcnet.diagnose import ClipGradients
 from fcnet.fuse import Fuse, Plan, fastest_precision
 from fcnet.layers import MSE, Linear, Module, ReLU, Sequential, Sigmoid, Tanh
@@ -53,13 +53,15 @@ def layers_of(name, g):
                   Residual([LayerNorm(13), linear(13, 13), GELU()]), linear(13, 4)],
         'norm of sums': [linear(20, 13), BatchNorm(13), ReLU(), linear(13, 13),
                          LayerNorm(13), GELU(), linear(13, 4)],
+        'normalized': [Normalize(0.3, 1.7), linear(20, 13), Normalize(torch.linspace(-1, 1, 13)),
+                       ReLU(), linear(13, 4)],
         'used twice': [linear(20, 13), again, ReLU(), again, norm, again, norm,
                        linear(13, 4)],
     }[name]
 
 NETS = ['one layer', 'relu', 'relu first', 'deep', 'no bias', 'activations in a chain',
         'dropout', 'dropout of sums', 'residual', 'residual first', 'nested', 'norms',
-        'norm of sums', 'used twice']
+        'norm of sums', 'normalized', 'used twice']
 
 OPTS = {'SGD': lambda p: SGD(p, lr=0.1),
         'momentum': lambda p: SGD(p, lr=0.02, momentum=0.9, weight_decay=0.01),
@@ -315,6 +317,11 @@ def test_another_step_before_it_is_refused():
 
 def test_precision_is_a_known_one():
     with pytest.raises(ValueError, match="precision is 'low'"): Fuse('low')
+
+@pytest.mark.parametrize('chosen', ['auto', 'low', 3.5, None])
+def test_a_state_with_another_precision_is_refused(chosen):
+    with pytest.raises(ValueError, match='chosen is'):
+        Fuse().load_state_dict({'chosen': chosen})
 
 # ---- plans and products
 
