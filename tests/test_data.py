@@ -320,6 +320,15 @@ def test_of_several_data_sets_none_is_taken_by_chance(tmp_path):
         find_idx(tmp_path, LABELS)
 
 
+@pytest.mark.parametrize('names, here', [
+    ([], 'nothing'), (['b.txt', 'a.txt'], 'a.txt, b.txt'),
+    (list('edcba'), 'a, b, c, d')]) # four are enough
+def test_a_missing_file_is_named_with_what_is_there(tmp_path, names, here):
+    for name in names: (tmp_path/name).touch()
+    with pytest.raises(FileNotFoundError, match=f'holds no {IMAGES}, but {here}$'):
+        find_idx(tmp_path, IMAGES)
+
+
 @pytest.mark.parametrize('n', [6, 7, 11, 12, 13])
 def test_get_data_holds_back_a_sixth(tmp_path, n):
     write_pair(tmp_path, idx(n, 28, 28), idx(n))

@@ -738,6 +738,29 @@ def test_gradients_accumulated_over_parts_are_those_of_the_batch(few, make):
     for p, q in zip(whole.model.parameters(), parts.model.parameters()):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
 
+def test_the_rows_of_a_batch_may_be_picked_otherwise(few):
+    "In turn from the other end; the last callback is asked."
+    class Backward(Callback):
+        def wrap_batch(self, learn, batch): return lambda rows: batch(127 - rows)
+    seen = []
+    class Look(Callback):
+        def before_batch(self, learn): seen.append((learn.x.clone(), learn.y.clone()))
+    data = first(few)
+    learn = hand_made(data, Backward(), Look(), generator=torch.Generator().manual_seed(5))
+    learn.fit(1)
+    g = torch.Generator().manual_seed(5)
+    order = 127 - torch.randperm(128, generator=g)
+    assert torch.equal(torch.cat([x for x, _ in seen]), data.x_train[order])
+    assert torch.equal(torch.cat([y for _, y in seen]), data.y_train[order])
+
+@pytest.mark.parametrize('step, n_steps', [(-1, 4), (1.5, 4), (True, 4), (0, -4), (0, '4')])
+def test_a_state_has_steps_that_can_be_counted(few, step, n_steps):
+    learn = momentum_learner(first(few))
+    learn.fit(2)
+    state = deepcopy(learn.state_dict())
+    state['training'] |= dict(step=step, n_steps=n_steps)
+    with pytest.raises(ValueError, match='training: (n_)?step'): learn.load_state_dict(state)
+
 def test_steps_are_wrapped_once_a_fit_after_before_fit_the_last_one_outermost(few):
     log = []
     class Wraps(Points):

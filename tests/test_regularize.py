@@ -214,6 +214,16 @@ def test_early_stopping_puts_back_the_best_epoch(digits, make, settings, best):
     assert same(learn.model.state_dict(), shots.models[best-1])
     assert not same(learn.model.state_dict(), shots.models[4])
 
+def test_early_stopping_puts_nothing_back_before_the_end(digits):
+    "A stopped fit has the weights of its last epoch, and goes on from them."
+    class Stop(Callback):
+        def after_epoch(self, learn): learn.stopped = len(learn.history) == 3
+    shots = AfterEachEpoch()
+    learn = make_learner(by_hand, digits, shots, Scripted((0.2, 0.5, 0.7, 0.6, 0.6)),
+                         EarlyStopping(), Stop())
+    learn.fit(5)
+    assert not learn.done and same(learn.model.state_dict(), shots.models[2])
+
 @both_kinds
 def test_early_stopping_starts_over_with_a_new_fit(digits, make):
     shots = AfterEachEpoch()
