@@ -31,17 +31,18 @@ class Plan:
         x:Tensor,     # a batch of inputs
         y:Tensor,     # its targets
         grads:dict,   # parameter -> the tensor for its gradient
+        own:bool=False, # may the plan overwrite `x` and `y`? else it copies them
     ):
         self.loss = loss
         self.grads = grads
         self.calls = []      # functions without arguments, in order
         self.lines = []      # what each of them does: layer, text
-        self.n_bytes = 0     # of all buffers
+        self.n_bytes = x.nbytes + y.nbytes # of all buffers
         self.scratch = set() # buffers that the next layer may overwrite
         self.written = set() # parameters whose gradient has been written
         self.second = []     # a parameter's gradient, and another one to add to it
-        self.x = self.buffer(*x.shape, like=x).copy_(x)
-        self.y = self.buffer(*y.shape, like=y).copy_(y)
+        self.x = x if own else x.clone()
+        self.y = y if own else y.clone()
         self.scores, backward = RULES[type(model)](self, model, self.x)
         grad = LOSSES[type(loss)](self, loss, self.scores)
         backward(grad, need_inp=False)
@@ -463,7 +464,8 @@ class Fuse(Callback):
         self.chosen = 'highest'
         if all((layer.w.dtype, layer.w.device.type) == (torch.float32, 'cpu')
                for layer in linears):
-            shapes = [(learn.bs, *layer.w.shape) for layer in linears]
+            rows = min(learn.bs, 512) # enough to compare, in a moment
+            shapes = [(rows, *layer.w.shape) for layer in linears]
             self.chosen = fastest_precision(shapes)
 
     def wrap_step(self, learn, step):
@@ -480,9 +482,11 @@ class Fuse(Callback):
         def fused_step(x, y):
             plan = self.plans.get(len(x))
             if plan is None or not _fits(plan, x, y):
-                plan = Plan(learn.model, learn.loss, x, y, grads)
-                self.direct[len(x)] = x is self.taken[0] and y is self.taken[1]
+                own = x is self.taken[0] and y is self.taken[1]
+                plan = Plan(learn.model, learn.loss, x, y, grads, own)
                 self.plans[len(x)] = plan
+                self.direct[len(x)] = own
+                self.taken = None, None
             try:
                 with torch.inference_mode(): plan.run(x, y)
             except (RuntimeError, IndexError):
