@@ -36,7 +36,7 @@ help:
 	@echo "make torture    attack what is saved and read, for about ten minutes (ARGS='kills --count 50')"
 
 train: .venv/installed
-	@fcnet_train $(ARGS)
+	@fcnet train $(ARGS)
 
 test: check
 	$(TEST) python tools/notebooks.py
@@ -83,7 +83,7 @@ test-site: .venv/installed-site browsers
 	OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider tests/website -m 'not alone' -n 2 --dist worksteal
 
 bench: .venv/installed-bench
-	fcnet_bench $(ARGS)
+	fcnet bench $(ARGS)
 
 torture: .venv/installed
 	python tests/torture.py $(ARGS)

@@ -33,5 +33,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     'fuse': ['Fuse'],
     'accelerate': ['Precision', 'BFloat16', 'CudaGraph'],
     # V. In use
-    'config': ['Settings', 'build_model', 'build_learner', 'load_model'],
+    'config': ['Config', 'build_model', 'build_learner', 'load_model'],
 })

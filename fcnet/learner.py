@@ -33,6 +33,7 @@ from .optim import one_cycle
 class Callback:
     "Something to do at certain points of a training run. Each method gets the learner."
     last = False # True: called after all the others, like a callback that saves
+    reports = False # True: changes nothing, so a run may be resumed without it
 
     def before_fit(self, learn): "Training starts, or resumes where it stopped."
     def before_epoch(self, learn): "A pass over the training data starts, or resumes."
@@ -399,7 +400,8 @@ def _kind(self:Learner):
             'settings': settings,
             'batch size': self.bs,
             'training rows': len(self.data.x_train),
-            'callbacks': [type(callback).__name__ for callback in self.callbacks]}
+            'callbacks': [type(callback).__name__ for callback in self.callbacks
+                          if not callback.reports]}
     return json.loads(json.dumps(kind, default=str))
 
 # %% ../nbs/09_learner.ipynb #5973c2b9

@@ -10,44 +10,45 @@ import json
 import math
 import platform
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 from time import perf_counter
 import torch
 from .checkpoint import atomic_write
 from .classify import softmax
-from .config import OLDER, Settings, build_learner, load_model, resume_training
+from .config import Config, build_learner, load_model, resume_training, upgrade
 from .data import check_choice, get_data, normalize
 
 # %% ../nbs/26_recipes.ipynb #e51fd948
 RECIPES = {
-    'linear': dict(hidden='none', epochs=15, lr=0.02, decay=0.0001),
-    'mse-300': dict(hidden='300', loss='mse', opt='adamw', lr=0.003, decay=0.1,
+    'linear': dict(hidden=[], epochs=15, lr=0.02, weight_decay=0.0001),
+    'mse-300': dict(hidden=[300], loss='mse', opt='adamw', lr=0.003, weight_decay=0.1,
                     bs=128, epochs=20),
-    '300-100': dict(hidden='300,100', opt='adamw', lr=0.002, bs=128, epochs=20,
+    '300-100': dict(hidden=[300, 100], opt='adamw', lr=0.002, bs=128, epochs=20,
                     dropout=0.3),
-    '500-150': dict(hidden='500,150', opt='adamw', lr=0.002, bs=128, epochs=25,
+    '500-150': dict(hidden=[500, 150], opt='adamw', lr=0.002, bs=128, epochs=25,
                     dropout=0.3),
-    'l2-100': dict(hidden='100', lr=0.1, decay=0.0005, bs=128, epochs=30),
-    '800': dict(hidden='800', opt='adamw', lr=0.002, bs=128, epochs=25, dropout=0.3),
-    'affine-800': dict(hidden='800', opt='adamw', lr=0.003, decay=0.02, bs=256,
+    'l2-100': dict(hidden=[100], lr=0.1, weight_decay=0.0005, bs=128, epochs=30),
+    '800': dict(hidden=[800], opt='adamw', lr=0.002, bs=128, epochs=25, dropout=0.3),
+    'affine-800': dict(hidden=[800], opt='adamw', lr=0.003, weight_decay=0.02, bs=256,
                        epochs=80, distort=True, affine=1.2, elastic=0.),
-    'elastic-800': dict(hidden='800', opt='adamw', lr=0.003, decay=0.02, bs=256,
+    'elastic-800': dict(hidden=[800], opt='adamw', lr=0.003, weight_decay=0.02, bs=256,
                         epochs=120, distort=True, affine=0.5, elastic=24.),
-    'dropout-1024': dict(hidden='1024,1024,1024', opt='adamw', lr=0.001, bs=256,
+    'dropout-1024': dict(hidden=[1024, 1024, 1024], opt='adamw', lr=0.001, bs=256,
                          epochs=30, dropout=0.3, noise=0.5, precision='medium'),
-    'max-norm-1024': dict(hidden='1024,1024,1024', norm='batch', opt='adamw', lr=0.002,
-                          bs=256, epochs=20, dropout=0.3, max_norm=2.,
+    'max-norm-1024': dict(hidden=[1024, 1024, 1024], norm='batch', opt='adamw',
+                          lr=0.002, bs=256, epochs=20, dropout=0.3, max_norm=2.,
                           adversarial=3.2, precision='medium'),
-    'adversarial': dict(hidden='1200,600,300,150', norm='batch', opt='adamw', lr=0.002,
-                        bs=128, epochs=25, adversarial=3.2, precision='medium'),
-    'elastic-wide': dict(hidden='2500,2000,1000', norm='batch', opt='adamw', lr=0.003,
-                         decay=0.02, bs=512, epochs=150, distort=True, affine=1.5,
-                         elastic=29., smoothing=0.05, precision='medium')}
+    'adversarial': dict(hidden=[1200, 600, 300, 150], norm='batch', opt='adamw',
+                        lr=0.002, bs=128, epochs=25, adversarial=3.2,
+                        precision='medium'),
+    'elastic-wide': dict(hidden=[2500, 2000, 1000], norm='batch', opt='adamw', lr=0.003,
+                         weight_decay=0.02, bs=512, epochs=150, distort=True,
+                         affine=1.5, elastic=29., label_smoothing=0.05,
+                         precision='medium')}
 RECIPES['elastic-deep'] = RECIPES['elastic-wide'] | dict(
-    hidden='2500,2000,1500,1000,500', epochs=300, precision='bf16')
-for recipe in RECIPES.values(): recipe['whole'] = True
+    hidden=[2500, 2000, 1500, 1000, 500], epochs=300, precision='bf16')
+for recipe in RECIPES.values(): recipe['train_on_all'] = True
 
 # %% ../nbs/26_recipes.ipynb #e520e798
 def test_error(
@@ -74,17 +75,17 @@ def run_recipe(
     folder = Path(out or f'runs/{name}-{seed}')
     path = folder/'model.safetensors'
     record = folder/'record.json'
-    settings = Settings(**RECIPES[name] | {'seed': seed} | changes)
+    config = Config(**RECIPES[name] | {'seed': seed} | changes)
     if record.exists():
-        found = asdict(Settings(**OLDER)) | json.loads(record.read_text())
-        if asdict(settings).items() <= found.items(): return found
+        found = Config().model_dump() | upgrade(json.loads(record.read_text()))
+        if all(found[name] == value for name, value in config): return found
         raise ValueError(f'{record} has other settings, choose another `out`')
     folder.mkdir(parents=True, exist_ok=True)
     resumed = path.exists()
     with torch.random.fork_rng(devices=[]):
-        learn = build_learner(settings, path)
+        learn = build_learner(config, path)
         if resumed: resume_training(learn, path)
-        else: learn.fit(settings.epochs)
+        else: learn.fit(config.epochs)
         if resumed and not learn.done: learn.fit()
     if not learn.done: return {} # stopped by Ctrl-C, and can be resumed
     error, missed = test_error(*load_model(path))
@@ -92,7 +93,7 @@ def run_recipe(
              'seconds': round(perf_counter() - start), 'resumed': resumed,
              'parameters': sum(p.numel() for p in learn.model.parameters()),
              'torch': torch.__version__, 'threads': torch.get_num_threads(),
-             'machine': platform.machine(), **asdict(settings)}
+             'machine': platform.machine(), **config.model_dump()}
     atomic_write(record, json.dumps(found).encode())
     return found
 

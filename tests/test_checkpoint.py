@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from fcnet.checkpoint import (SIGNALS, Checkpoint, atomic_write, checksum, load,
+from fcnet.checkpoint import (SIGNALS, Checkpoint, HistoryFile, atomic_write, checksum, load,
                               load_weights, save)
 from fcnet.classify import CrossEntropy
 from fcnet.data import Data
@@ -752,3 +752,31 @@ def test_where_no_signal_can_be_caught_training_works_all_the_same(few, path):
     other = fresh(few, Checkpoint(path), seed=3)
     with ThreadPoolExecutor() as pool: pool.submit(other.fit, 1).result()
     assert load(path)['training']['step'] == 10
+
+# ---- the history, for other programs
+
+def test_the_history_file_has_each_epoch_as_soon_as_it_is_done(few, in_tmp):
+    seen = []
+    class Look(Callback):
+        def after_epoch(self, learn): seen.append((in_tmp/'h.csv').read_text())
+    learn = fresh(few, HistoryFile('h.csv'), Look())
+    learn.fit(3)
+    assert [text.count('\n') for text in seen] == [2, 3, 4] # and a head
+    assert all(after.startswith(before) for before, after in zip(seen, seen[1:]))
+    head, *rows = [line.split(',') for line in seen[-1].splitlines()]
+    assert head == list(learn.history[0])
+    assert [[float(v) for v in row] for row in rows] == [
+        [float(v) for v in row.values()] for row in learn.history]
+    assert os.listdir() == ['h.csv'] # nothing half-written is left
+
+def test_a_run_is_resumed_with_or_without_a_history_file(few, path):
+    learn = fresh(few, HistoryFile('h.csv'))
+    learn.fit(1)
+    learn.save(path)
+    for callbacks in ([], [HistoryFile('other.csv')]): fresh(few, *callbacks).load(path)
+
+def test_one_of_many_processes_writes_the_history(few, in_tmp):
+    callback = HistoryFile('h.csv')
+    callback.writes = False
+    fresh(few, callback).fit(1)
+    assert os.listdir() == []

@@ -2,7 +2,6 @@
 import json
 import math
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from mnist_folder import write_digits
 
 from fcnet.checkpoint import load, save
-from fcnet.config import Settings, build_learner, hidden_sizes, load_model
+from fcnet.config import Config, build_learner, load_model, upgrade
 from fcnet.data import get_data
 from fcnet.recipes import (PUBLISHED, RECIPES, ensemble, result_table, run_recipe,
                            test_error as read_error)
@@ -21,7 +20,7 @@ NBS = Path(__file__).parent.parent/'nbs'
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
-    "Settings for a quick run: 600 digits, four epochs."
+    "Config for a quick run: 600 digits, four epochs."
     x, y, *_ = get_data()
     folder = tmp_path_factory.mktemp('data')/'few'
     write_digits(folder, x[:600], y[:600])
@@ -32,7 +31,7 @@ def pair(small, tmp_path_factory):
     "The folders of two finished runs, of two recipes."
     folder = tmp_path_factory.mktemp('pair')
     for name in ('mse-300', '300-100'):
-        run_recipe(name, out=folder/name, hidden='40', **small)
+        run_recipe(name, out=folder/name, hidden=[40], **small)
     return [folder/'mse-300', folder/'300-100']
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def digits_read(small):
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_every_recipe_learns(name, small, tmp_path, capsys):
-    shrunk = re.sub(r'\d{3,}', '40', RECIPES[name]['hidden'])
+    shrunk = [40]*len(RECIPES[name]['hidden'])
     found = run_recipe(name, out=tmp_path/'run', hidden=shrunk, **small)
     history = load_model(tmp_path/'run')[1]['training']['history']
     assert history[-1]['train_loss'] < history[0]['train_loss']
@@ -66,14 +65,15 @@ def test_a_second_call_reads_the_record(small, tmp_path, capsys):
 
 def test_a_record_that_is_older_than_a_setting(small, tmp_path, capsys):
     found = run_recipe('linear', out=tmp_path/'run', **small)
-    older = {k: v for k, v in found.items() if k != 'noise'}
+    older = {k: v for k, v in found.items() if k not in ('noise', 'train_on_all')}
+    older |= {'whole': True, 'hidden': 'none'} # as version 0.1.0 wrote them
     (tmp_path/'run'/'record.json').write_text(json.dumps(older))
     assert run_recipe('linear', out=tmp_path/'run', **small) == found
 
 def test_the_usual_folder_and_the_seed(small, in_tmp, capsys):
     found = run_recipe('linear', 3, **small)
     assert (in_tmp/'runs/linear-3/record.json').exists()
-    assert [found['seed'], found['whole'], found['lr']] == [3, True, 0.02]
+    assert [found['seed'], found['train_on_all'], found['lr']] == [3, True, 0.02]
 
 def test_the_record_counts_right(small, pair, digits_read):
     found = json.loads((pair[0]/'record.json').read_text())
@@ -84,8 +84,8 @@ def test_the_record_counts_right(small, pair, digits_read):
     assert found['missed'] == missed
     assert found['error'] == round(100*len(missed)/len(y), 2)
     assert found['parameters'] == 784*40 + 40 + 40*10 + 10
-    settings = Settings(**RECIPES['mse-300'] | dict(hidden='40') | small)
-    assert asdict(settings).items() <= found.items()
+    settings = Config(**RECIPES['mse-300'] | dict(hidden=[40]) | small)
+    assert settings.model_dump().items() <= found.items()
     assert found['torch'] == torch.__version__
     assert found['threads'] == torch.get_num_threads()
 
@@ -113,9 +113,9 @@ def stop_at(learn, step):
     learn.callbacks[-1].after_batch = stop
 
 def test_a_stopped_recipe_ends_like_one_that_was_left_alone(small, tmp_path, capsys):
-    small = small | dict(hidden='30')
+    small = small | dict(hidden=[30])
     (tmp_path/'stopped').mkdir()
-    learn = build_learner(Settings(**RECIPES['mse-300'] | small),
+    learn = build_learner(Config(**RECIPES['mse-300'] | small),
                           tmp_path/'stopped'/'model.safetensors')
     stop_at(learn, 15)
     learn.fit(4)
@@ -217,23 +217,24 @@ def test_the_columns_of_the_table():
 @pytest.mark.parametrize('file, known', [
     ('records.json', list(PUBLISHED)), ('records_fashion.json', FASHION)])
 def test_each_record_agrees_with_its_recipe(file, known):
-    usual = asdict(Settings())
+    usual = Config().model_dump()
     records = json.loads((NBS/file).read_text())
     assert len(records) > 5
-    for r in records:
+    for r in map(upgrade, records):
         name, _, n = r['name'].partition(' x ')
-        trained = {k: r.get(k, v) for k, v in usual.items()} | dict(seed=0, data=None)
+        trained = {k: r.get(k, v) for k, v in usual.items()}
+        trained |= dict(seed=0, data=None, fuse=True) # they are older than fuse
         if trained['precision'] == 'highest': # auto has numbers as good as these
             trained['precision'] = 'auto'
-        assert trained == asdict(Settings(**RECIPES[name])), r['name']
+        assert trained == Config(**RECIPES[name]).model_dump(), r['name']
         assert r['name'] in known and r['error'] == len(r['missed'])/100
-        sizes = [784, *hidden_sizes(r['hidden']), 10]
+        sizes = [784, *r['hidden'], 10]
         n_params = sum((a+1)*b for a, b in zip(sizes, sizes[1:]))
         if r['norm'] == 'batch': n_params += 2*sum(sizes[1:-1])
         assert r['parameters'] == n_params*int(n or 1)
 
 def test_recipes_learn_from_all_digits():
-    assert all(recipe['whole'] is True for recipe in RECIPES.values())
+    assert all(recipe['train_on_all'] is True for recipe in RECIPES.values())
     differ = {k for k, v in RECIPES['elastic-deep'].items()
               if v != RECIPES['elastic-wide'][k]}
     assert differ == {'hidden', 'epochs', 'precision'}

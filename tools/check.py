@@ -56,7 +56,7 @@ def imports(root, notebooks):
     "Modules import only from modules of lower numbers, and no private name."
     number = {nb.module: nb.name[:2] for nb in notebooks if nb.module}
     for path in sorted((root/'fcnet').glob('*.py')):
-        if path.stem in ('__init__', '_modidx'): continue
+        if path.stem in ('__init__', '__main__', '_modidx'): continue
         if path.stem not in number:
             yield f'fcnet/{path.name}: no notebook exports it'
             continue
@@ -84,7 +84,7 @@ def same_names(root):
     "A public name belongs to one module."
     homes = {}
     for path in sorted((root/'fcnet').glob('*.py')):
-        if path.stem in ('__init__', '_modidx'): continue
+        if path.stem in ('__init__', '__main__', '_modidx'): continue
         for node in ast.parse(path.read_text(encoding='utf-8')).body:
             if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith('_'): continue
             if any(isinstance(d, ast.Name) and d.id == 'patch' for d in node.decorator_list): continue
@@ -171,7 +171,7 @@ def out_of_step(root):
         for folder in ('nbs', 'tools'):
             shutil.copytree(root/folder, fresh/folder, ignore=shutil.ignore_patterns('.*', '__pycache__'))
         (fresh/'fcnet').mkdir()
-        for file in ('settings.ini', 'pyproject.toml', 'fcnet/__init__.py'): shutil.copy(root/file, fresh/file)
+        for file in ('settings.ini', 'pyproject.toml', 'fcnet/__init__.py', 'fcnet/__main__.py'): shutil.copy(root/file, fresh/file)
         for command in (['nbdev_clean'], ['nbdev_export'], [sys.executable, 'tools/readme.py']):
             subprocess.run(command, cwd=fresh, check=True)
         for path in sorted(generated(root) | generated(fresh)):

@@ -16,7 +16,8 @@ from nbdev import test
 from nbdev.config import get_config
 
 LIBRARIES = ['torch._dynamo', 'torch.testing', 'matplotlib.pyplot', 'sympy',
-             'scipy.ndimage', 'nbdev.test', 'fcnet.cli'] # loaded once, for all
+             'scipy.ndimage', 'nbdev.test', 'fcnet.recipes', 'fcnet.benchmark',
+             'fcnet.distributed', 'fcnet.cli'] # loaded once, for all
 
 def run(path, slow):
     "Whether the notebook at `path` ran without an error, and its seconds."
