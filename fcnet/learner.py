@@ -222,7 +222,8 @@ def _fit_epoch(self:Learner, batch, step, update):
         self.order = torch.randperm(n, generator=self.generator)
     self._call('before_epoch')
     starts = tuple(range(self.bs, self.n_batches*self.bs, self.bs))
-    for rows in self.order.to(self.device).tensor_split(starts)[self.batch:]:
+    order = self.order.to(self.data.x_train.device)
+    for rows in order.tensor_split(starts)[self.batch:]:
         with self._lock: self.model.train() # a callback may have turned this off
         self.x, self.y = batch(rows)
         self._call('before_batch')
