@@ -276,7 +276,7 @@ def train(
 #| code-fold: true
 #| code-summary: "Training and reporting"
 def fit_and_report(
-    learn:Learner,   # as from `build_learner`
+    learn:fcnet.Learner,   # as from `build_learner`
     path:Path,       # its checkpoint
     resume:str|None, # None: start anew
 )->None:

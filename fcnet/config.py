@@ -17,6 +17,7 @@ from reprlib import repr as short
 from typing import Annotated, Literal
 from pydantic import (BaseModel, BeforeValidator, ConfigDict, Field, ValidationError,
                       model_validator)
+import fcnet
 
 # %% auto #0
 __all__ = ['Whole', 'Real', 'Count', 'Positive', 'Amount', 'Share', 'CGROUP', 'OLD_NAMES', 'one_line', 'Checked', 'plain_number',
@@ -116,11 +117,11 @@ def build_model(
     sizes:list[int],      # inputs, hidden units of each layer, outputs
     model:str='handmade', # handmade: our own layers; torch: PyTorch's
     dropout:float=0.,     # share of hidden activations dropped in training, below 1
-    generator:torch.Generator|None=None, # of first weights and dropout; torch's if None
+    generator=None,       # torch.Generator of weights and dropout; torch's if None
     norm:str='none',      # before each ReLU: none, batch or layer; no effect with torch
     residual:bool=False,  # shortcuts around equal hidden layers? no effect with torch
     precision:str='highest', # bf16: our products in bfloat16; no effect with torch
-)->Sequential|MLP:        # gives scores
+)->fcnet.Sequential|fcnet.MLP:        # gives scores
     "A network for classes, with fresh weights. `ValueError` for what it cannot be."
     from fcnet.accelerate import BFloat16Linear
     from fcnet.data import check_choice
@@ -161,8 +162,8 @@ def build_loss(
 
 def build_optimizer(
     config:Config, # of the run
-    model:Module|nn.Module, # whose parameters it changes
-)->Optimizer:
+    model, # whose parameters it changes
+)->object: # of torch.optim.Optimizer
     "The optimizer that the settings describe, weight decay on the matrices alone."
     from fcnet.optim import SGD, Adam, AdamW, decay_groups
     params = decay_groups(model, config.weight_decay)
@@ -172,7 +173,7 @@ def build_optimizer(
 
 def build_callbacks(
     config:Config, # of the run
-    generator:torch.Generator, # of distortion and noise
+    generator, # a torch.Generator, of distortion and noise
 )->list:
     "The callbacks that the settings describe: Fuse, then those that change batches."
     from fcnet.accelerate import BFloat16, Precision
@@ -229,7 +230,7 @@ def normalized_data(
 CGROUP = Path('/sys/fs/cgroup') # where Linux keeps the limits of a container
 
 def picture_fault(
-    x:Tensor, # `(n, 784)`, from 0 to 1
+    x, # pictures, `(n, 784)`, from 0 to 1
 )->str:       # empty if there is none
     "How these pictures differ from those that `digit_from_image` makes."
     import torch
@@ -269,7 +270,7 @@ def build_learner(
     config:Config, # of the run
     path:str|Path, # file for the checkpoint
     device:str='cpu', # to train on
-)->Learner: # its last callback is the checkpoint, its first ones change the batches
+)->fcnet.Learner: # its last callback is the checkpoint
     "The learner that the settings describe. Seeds PyTorch's own generator."
     import torch
     from fcnet.checkpoint import Checkpoint
@@ -311,15 +312,15 @@ def upgrade(
 
 # %% ../nbs/24_config.ipynb #e51843aa
 def find_checkpoint(
-    learn:Learner, # as from `build_learner`
-)->Checkpoint:     # its `extra` has all settings, and a `checksum` of the digits
+    learn:fcnet.Learner, # as from `build_learner`
+)->fcnet.Checkpoint: # its `extra` has all settings, and a `checksum` of the data
     "The callback that saves the run."
     from fcnet.checkpoint import Checkpoint
     checkpoint, = [c for c in learn.callbacks if isinstance(c, Checkpoint)]
     return checkpoint
 
 def resume_training(
-    learn:Learner, # as from `build_learner`
+    learn:fcnet.Learner, # as from `build_learner`
     path:str|Path, # its checkpoint
 )->None:
     "Put back a stopped run. `ValueError` if its settings or digits were others."
