@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SMALL', 'WIDE', 'FULL_50', 'FULL_512', 'QUICK', 'OURS', 'LIMITS', 'WORKLOADS', 'AIMS', 'Workload', 'measure', 'bench',
            'by_round', 'fastest', 'ratios', 'ratio', 'Aim', 'void', 'missed', 'table', 'machine', 'save_rows',
-           'load_rows']
+           'load_rows', 'race']
 
 # %% ../nbs/20_benchmark.ipynb #b605dccf
 import csv
@@ -300,3 +300,21 @@ def load_rows(
     rows = [{name: types.get(name, str)(text) if text else None
              for name, text in texts.items()} for texts in csv.DictReader(lines)]
     return place.removeprefix('# '), rows
+
+# %% ../nbs/20_benchmark.ipynb #56fc8cf8
+def race(
+    rounds:int=3,  # how often each is measured, in turn
+    threads:int=2, # CPU cores that each may use
+    quick:bool=False, # one round of the small workloads alone?
+    out:str|Path='bench.csv', # file for all measurements
+)->list: # sentences about missed aims
+    "Measure, print a table, and write all measurements to a file: `fcnet bench`."
+    if not Path(out).absolute().parent.is_dir():
+        raise FileNotFoundError(f'{out}: there is no such folder')
+    print(machine(), flush=True)
+    if quick: rows = bench(1, threads, workloads=QUICK, repeats=1)
+    else: rows = bench(rounds, threads)
+    too_slow = missed(rows)
+    print(table(rows), *too_slow, sep='\n')
+    save_rows(out, rows)
+    return too_slow

@@ -20,15 +20,22 @@ from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Literal, get_args, get_origin
+import lazy_loader
+import shtab
+from filelock import FileLock, Timeout
 from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 import fcnet
-from .config import Checked, Config, Count, Share, read_config
+from .config import Checked, Config, Count, Share, find_checkpoint, read_config
 
 # %% auto #0
-__all__ = ['GROUPS', 'COMMANDS', 'Train', 'Predict', 'Evaluate', 'Bench', 'Parser', 'option_type', 'add_options', 'build_parser',
-           'choose_device', 'write_figure', 'printable', 'claim', 'find_config', 'train', 'fit_and_report',
-           'find_images', 'load_trained', 'predict', 'evaluate', 'race', 'Patient', 'is_bug', 'prepare_streams', 'main']
+__all__ = ['torch', 'GROUPS', 'COMMANDS', 'Train', 'Predict', 'Evaluate', 'Bench', 'Parser', 'option_type', 'add_options',
+           'build_parser', 'printable', 'find_images', 'load_trained', 'predict', 'write_figure', 'claim',
+           'find_config', 'train', 'fit', 'report', 'evaluate', 'compare_speed', 'Patient', 'is_bug', 'prepare_streams',
+           'main']
+
+# %% ../nbs/29_cli.ipynb #35219c0c
+torch = lazy_loader.load('torch')
 
 # %% ../nbs/29_cli.ipynb #253eda41
 class Train(Config):
@@ -130,7 +137,6 @@ def add_options(
 # %% ../nbs/29_cli.ipynb #b14915e8
 def build_parser()->Parser: # options that are not given are left out of its result
     "The program's options, made from the classes of its commands."
-    import shtab
     parser = Parser('fcnet', argument_default=SUPPRESS, allow_abbrev=False,
                     description='Train, use and measure fully connected networks.')
     parser.add_argument('--version', action='version', version=fcnet.__version__)
@@ -148,171 +154,13 @@ def build_parser()->Parser: # options that are not given are left out of its res
                              help='show the traceback of every error')
     return parser
 
-# %% ../nbs/29_cli.ipynb #9cfbb17e
+# %% ../nbs/29_cli.ipynb #f2189d01
 #| code-fold: true
-#| code-summary: "Device, figures, and the claim of a folder"
-def choose_device(
-    name:str|None, # cpu, cuda or mps; None: the best there is
-)->str:            # of many processes, each gets a card of its own
-    "The device to train on. `ValueError` unless this machine has it."
-    import torch
-    here = ['cpu']
-    if torch.accelerator.is_available():
-        here.append(torch.accelerator.current_accelerator().type)
-    if name is not None and name not in here:
-        raise ValueError(f'device is {name!r}, expected {" or ".join(here)}')
-    if 'LOCAL_RANK' not in os.environ: return name or here[-1]
-    if name == 'cuda':
-        rank = int(os.environ['LOCAL_RANK'])
-        n_cards = torch.cuda.device_count()
-        if rank >= n_cards:
-            raise ValueError(f'no card for process {rank}, here are {n_cards}')
-        torch.cuda.set_device(rank)
-    return name or 'cpu'
-
-def write_figure(
-    path:Path,     # a PNG file
-    draw:Callable, # draws in a new figure
-)->None:
-    "Write what `draw()` draws, in the look of the course."
-    import matplotlib.pyplot as plt
-    from fcnet.checkpoint import atomic_write
-    image = io.BytesIO()
-    plt.close(plt.figure()) # a notebook's backend starts here, not in the context below
-    with plt.style.context('fcnet.figures'):
-        draw()
-        plt.savefig(image, format='png', dpi=150)
-        plt.close()
-    atomic_write(path, image.getvalue())
-
+#| code-summary: "The command predict"
 def printable(words)->str:
     "Text with control characters escaped, so that they do not reach the terminal."
     return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in str(words))
 
-@contextmanager
-def claim(
-    folder:Path,     # made if it is not there
-    resume:str|None, # None: the folder must be empty
-):
-    "Keep a folder to one process; the claim goes with the process, however it ends."
-    from filelock import FileLock, Timeout
-    def check_empty():
-        others = sorted(p.name for p in folder.glob('*') if p.name[0] != '.')
-        if others and resume is None:
-            raise ValueError(f'{folder} holds {others[0]}; choose another --out, '
-                             f'or --resume {folder}')
-    check_empty()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(folder/'.lock', timeout=0).acquire()
-    except Timeout:
-        raise ValueError(f'{folder}: another training run is here') from None
-    except (OSError, NotImplementedError) as e:
-        no_locks = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL
-        if getattr(e, 'errno', errno.ENOSYS) not in no_locks: raise
-        warnings.warn(f'{folder}: cannot be locked ({e}), start no second run there')
-        lock = nullcontext()
-    with lock:
-        check_empty() # another run may have ended in the meantime
-        for left in folder.glob(f'.*.{"?"*16}.tmp'): # by a killed writer
-            ours = left.name.split('.')[1] in ('model', 'config', 'history', 'curves')
-            if ours and left.is_file(): left.unlink()
-        yield
-
-# %% ../nbs/29_cli.ipynb #51d402a4
-#| code-fold: true
-#| code-summary: "Settings of a run, and the command train"
-def find_config(
-    options:Train, # as given
-    path:Path,     # the checkpoint, of a run to resume
-)->Config:
-    "The settings of a run: those of its source, and those that were given."
-    from fcnet.config import load_model
-    from fcnet.data import check_choice
-    from fcnet.recipes import RECIPES
-    saved = {}
-    if options.recipe is not None:
-        check_choice('train', RECIPES, recipe=options.recipe)
-        saved = RECIPES[options.recipe]
-    if options.config is not None: saved = read_config(options.config)
-    if options.resume is not None:
-        _, info = load_model(path)
-        if not info['training']: raise ValueError(f'{path}: holds no training run')
-        saved = {name: info[name] for name in Config.model_fields if name in info}
-    return Config(**saved | options.settings())
-
-def train(
-    options:Train, # of the run
-)->int|None:       # exit code: 128 and a signal's number if that stopped the run
-    "Train, or resume, and write the run to its folder."
-    import torch
-    from fcnet.checkpoint import HistoryFile
-    from fcnet.config import build_learner, find_checkpoint
-    from fcnet.distributed import join, leave, parallel
-    start = perf_counter()
-    rank = join()
-    if rank: warnings.simplefilter('ignore') # rank 0 prints them
-    device = choose_device(options.device)
-    resume = options.resume
-    path = Path(resume or options.out or f'runs/{datetime.now():%Y-%m-%d_%H-%M-%S.%f}')
-    if not (resume and path.is_file()): path = path/'model.safetensors'
-    config = find_config(options, path)
-    restarts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) # by torchrun
-    if restarts and options.out and path.is_file(): resume = options.out
-    with torch.random.fork_rng(devices=[]): # torch's own generator is put back
-        learn = build_learner(config, path, device)
-        learn.callbacks.append(HistoryFile(path.parent/'history.csv'))
-        learn = parallel(learn)
-        # rank 0 writes to the folder and prints, the others do neither
-        scope = redirect_stdout(io.StringIO()) if rank else claim(path.parent, resume)
-        with scope: fit_and_report(learn, path, resume)
-    leave()
-    n_params = sum(p.numel() for p in learn.model.parameters())
-    if rank == 0: print(f'{n_params} parameters, {perf_counter()-start:.1f} seconds')
-    signal = find_checkpoint(learn).signal
-    return 128 + signal if signal and not learn.done else None
-
-# %% ../nbs/29_cli.ipynb #4c72032e
-#| code-fold: true
-#| code-summary: "Training and reporting"
-def fit_and_report(
-    learn:fcnet.Learner,   # as from `build_learner`
-    path:Path,       # its checkpoint
-    resume:str|None, # None: start anew
-)->None:
-    "Train, or resume a run whose data are what they were; then write its files."
-    from fcnet.checkpoint import HistoryFile, atomic_write
-    from fcnet.config import find_checkpoint, load_model, resume_training
-    from fcnet.distributed import join
-    from fcnet.recipes import test_error
-    config = find_checkpoint(learn).extra
-    if resume is not None:
-        resume_training(learn, path)
-        print(f'{learn.epoch} of {config["epochs"]} epochs are done', flush=True)
-    else:
-        _, y, _, y_valid = learn.data
-        print(f'{len(y)} training digits of {y.max()+1} classes, '
-              f'{len(y_valid)} for validation, on {learn.device}')
-        print(learn.model, flush=True)
-    if join() == 0:
-        settings = {name: config[name] for name in Config.model_fields}
-        atomic_write(path.parent/'config.json', json.dumps(settings, indent=1).encode())
-    with suppress(SystemExit): # stopped by a signal
-        if resume is None: learn.fit(config['epochs'])
-        elif not learn.done: learn.fit()
-    if join() != 0: return # rank 0 reports
-    if learn.history:
-        HistoryFile(path.parent/'history.csv').after_epoch(learn)
-        write_figure(path.parent/'curves.png', learn.history.plot)
-        print(f'validation accuracy {learn.history[-1]["valid_accuracy"]:.2%}')
-    print(f'written to {printable(path.parent)}')
-    if learn.done and config['train_on_all']:
-        error, _ = test_error(*load_model(path))
-        print(f'test error {error:.2f} %')
-
-# %% ../nbs/29_cli.ipynb #f2189d01
-#| code-fold: true
-#| code-summary: "Predicting"
 def find_images(
     names:list[str], # files, folders, patterns, or - for standard input
 )->list:             # names of files
@@ -328,8 +176,7 @@ def load_trained(
     model:str, # folder of a trained network, or its file
 )->tuple:      # as `load_model`
     "Load a network, and warn if its training run was stopped."
-    from fcnet.config import load_model
-    net, info = load_model(model)
+    net, info = fcnet.load_model(model)
     if not info['finished']:
         warnings.warn(f'{model}: its training was stopped before the end, see --resume')
     return net, info
@@ -338,29 +185,25 @@ def predict(
     options:Predict, # which network and pictures
 )->int|None:         # exit code: 2 if a picture could not be read
     "Print a line for each picture."
-    import torch
-    from fcnet.classify import softmax
-    from fcnet.data import normalize
-    from fcnet.images import digit_from_image, open_as_is, read_digit
     net, info = load_trained(options.model)
+    read = fcnet.open_as_is if options.as_is else fcnet.digit_from_image
     if info['pictures'] and not options.as_is:
         warnings.warn(f'{options.model}: {info["pictures"]}')
     failed = None
     for path in find_images(options.images):
         found = {'file': path.encode(errors='backslashreplace').decode()}
         try:
-            x = open_as_is(path) if options.as_is else digit_from_image(path)
+            x = fcnet.normalize(read(path)[None], info['mean'], info['std'])
         except (ValueError, OSError) as e:
             failed = 2
             found['error'] = printable(e)
             if options.to_json: print(json.dumps(found))
             else: print(f'fcnet predict: {found["error"]}', file=sys.stderr)
             continue
-        x = normalize(x[None], info['mean'], info['std'])
-        with torch.no_grad(): p = softmax(net(x))[0]
+        with torch.no_grad(): p = fcnet.softmax(net(x))[0]
         if not p.isfinite().all():
             raise ValueError(f'{options.model}: scores are not finite')
-        found['digit'] = read_digit(p, options.threshold)
+        found['digit'] = fcnet.read_digit(p, options.threshold)
         found['probabilities'] = p.tolist()
         if options.to_json:
             print(json.dumps(found))
@@ -370,23 +213,150 @@ def predict(
             print(printable(path), answer, *shares, sep='  ')
     return failed
 
+# %% ../nbs/29_cli.ipynb #9cfbb17e
+#| code-fold: true
+#| code-summary: "Figures, and the claim of a folder"
+def write_figure(
+    path:Path,     # a PNG file
+    draw:Callable, # draws in a new figure
+)->None:
+    "Write what `draw()` draws, in the look of the course."
+    import matplotlib.pyplot as plt # only where something is drawn
+    image = io.BytesIO()
+    plt.close(plt.figure()) # a notebook's backend starts here, not in the context below
+    with plt.style.context('fcnet.figures'):
+        draw()
+        plt.savefig(image, format='png', dpi=150)
+        plt.close()
+    fcnet.checkpoint.atomic_write(path, image.getvalue())
+
+@contextmanager
+def claim(
+    folder:Path,     # made if it is not there
+    resume:str|None, # None: the folder must be empty
+):
+    "Keep a folder to one process; the claim goes with the process, however it ends."
+    others = sorted(p.name for p in folder.glob('*') if p.name[0] != '.')
+    if others and resume is None:
+        raise ValueError(f'{folder} holds {others[0]}; choose another --out, '
+                         f'or --resume {folder}')
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder/'.lock', timeout=0).acquire()
+    except Timeout:
+        raise ValueError(f'{folder}: another training run is here') from None
+    except (OSError, NotImplementedError) as e:
+        no_locks = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL
+        if getattr(e, 'errno', errno.ENOSYS) not in no_locks: raise
+        warnings.warn(f'{folder}: cannot be locked ({e}), start no second run there')
+        lock = nullcontext()
+    with lock:
+        for left in folder.glob(f'.*.{"?"*16}.tmp'): # by a killed writer
+            ours = left.name.split('.')[1] in ('model', 'config', 'history', 'curves')
+            if ours and left.is_file(): left.unlink()
+        yield
+
+# %% ../nbs/29_cli.ipynb #51d402a4
+#| code-fold: true
+#| code-summary: "The command train"
+def find_config(
+    options:Train, # as given
+    path:Path,     # the checkpoint, of a run to resume
+)->Config:
+    "The settings of a run: those of its source, and those that were given."
+    saved = {}
+    if options.recipe is not None:
+        recipes = fcnet.recipes.RECIPES
+        fcnet.data.check_choice('train', recipes, recipe=options.recipe)
+        saved = recipes[options.recipe]
+    if options.config is not None: saved = read_config(options.config)
+    if options.resume is not None:
+        _, info = fcnet.load_model(path)
+        if not info['training']: raise ValueError(f'{path}: holds no training run')
+        saved = dict(Config.pick(info))
+    return Config(**saved | options.settings())
+
+def train(
+    options:Train, # of the run
+)->int|None:       # exit code: 128 and a signal's number if that stopped the run
+    "Train, or resume, and write the run to its folder."
+    start = perf_counter()
+    rank = fcnet.distributed.join()
+    if rank: warnings.simplefilter('ignore') # rank 0 prints them
+    device = fcnet.accelerate.choose_device(options.device)
+    resume = options.resume
+    path = Path(resume or options.out or f'runs/{datetime.now():%Y-%m-%d_%H-%M-%S.%f}')
+    if not (resume and path.is_file()): path = path/'model.safetensors'
+    config = find_config(options, path)
+    restarts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) # by torchrun
+    if restarts and options.out and path.is_file(): resume = options.out
+    with torch.random.fork_rng(devices=[]): # torch's own generator is put back
+        learn = fcnet.build_learner(config, path, device)
+        learn.callbacks.append(fcnet.HistoryFile(path.parent/'history.csv'))
+        learn = fcnet.parallel(learn)
+        if rank:
+            with redirect_stdout(io.StringIO()): fit(learn, path, resume)
+        else:
+            with claim(path.parent, resume):
+                fit(learn, path, resume)
+                report(learn, path)
+    fcnet.distributed.leave()
+    n_params = sum(p.numel() for p in learn.model.parameters())
+    if rank == 0: print(f'{n_params} parameters, {perf_counter()-start:.1f} seconds')
+    signal = find_checkpoint(learn).signal
+    return 128 + signal if signal and not learn.done else None
+
+def fit(
+    learn:fcnet.Learner, # as from `build_learner`
+    path:Path,           # its checkpoint
+    resume:str|None,     # None: start anew
+)->None:
+    "Train, or resume a run whose data are what they were."
+    config = find_checkpoint(learn).extra
+    if resume is not None:
+        fcnet.config.resume_training(learn, path)
+        print(f'{learn.epoch} of {config["epochs"]} epochs are done', flush=True)
+    else:
+        _, y, _, y_valid = learn.data
+        print(f'{len(y)} training digits of {y.max()+1} classes, '
+              f'{len(y_valid)} for validation, on {learn.device}')
+        print(learn.model, flush=True)
+    if find_checkpoint(learn).writes:
+        text = Config.pick(config).model_dump_json(indent=1)
+        fcnet.checkpoint.atomic_write(path.parent/'config.json', text.encode())
+    with suppress(SystemExit): # stopped by a signal
+        if resume is None: learn.fit(config['epochs'])
+        elif not learn.done: learn.fit()
+
+def report(
+    learn:fcnet.Learner, # trained
+    path:Path,           # its checkpoint
+)->None:
+    "Write the history and the curves; print how good the network is."
+    if learn.history:
+        fcnet.HistoryFile(path.parent/'history.csv').after_epoch(learn)
+        write_figure(path.parent/'curves.png', learn.history.plot)
+        print(f'validation accuracy {learn.history[-1]["valid_accuracy"]:.2%}')
+    print(f'written to {printable(path.parent)}')
+    if learn.done and find_checkpoint(learn).extra['train_on_all']:
+        error, _ = fcnet.test_error(*fcnet.load_model(path))
+        print(f'test error {error:.2f} %')
+
 # %% ../nbs/29_cli.ipynb #87c87adb
 #| code-fold: true
-#| code-summary: "Evaluating and racing"
+#| code-summary: "The commands evaluate and bench"
 def evaluate(
     options:Evaluate, # which network and data
 )->None:
     "Print accuracy, errors and confusions; draw them if asked."
-    import torch
-    from fcnet.classify import accuracy, confusion, cross_entropy, show_confusion
-    from fcnet.data import get_data, normalize
     net, info = load_trained(options.model)
-    *_, x, y = get_data(options.data or info['data'], test=options.test)
-    with torch.no_grad(): scores = net(normalize(x, info['mean'], info['std']))
+    *_, x, y = fcnet.get_data(options.data or info['data'], test=options.test)
+    x = fcnet.normalize(x, info['mean'], info['std'])
+    with torch.no_grad(): scores = net(x)
     part = 'test' if options.test else 'validation'
-    print(f'{len(y)} {part} digits: accuracy {accuracy(scores, y):.2%}, '
-          f'loss {cross_entropy(scores, y):.4f}')
-    counts = confusion(scores, y)
+    print(f'{len(y)} {part} digits: accuracy {fcnet.accuracy(scores, y):.2%}, '
+          f'loss {fcnet.cross_entropy(scores, y):.4f}')
+    counts = fcnet.confusion(scores, y)
     n = len(counts)
     print('\ntrue  predicted' + ' '*(5*n-7) + 'errors')
     print('     ' + ''.join(f'{k:5}' for k in range(n)))
@@ -394,26 +364,24 @@ def evaluate(
         errors = 1 - row[k]/row.sum() if row.sum() else math.nan
         print(f'{k:4} ' + ''.join(f'{v:5}' for v in row.tolist()) + f'{errors:9.1%}')
     if options.figure is not None:
-        write_figure(Path(options.figure), lambda: show_confusion(counts))
+        write_figure(Path(options.figure), lambda: fcnet.show_confusion(counts))
         print(f'\nwritten to {printable(options.figure)}')
 
-def race(
+def compare_speed(
     options:Bench, # rounds, threads, and where to write
 )->int|None:       # exit code: 1 if an aim was missed, and that was asked for
     "Measure, print a table, and write all measurements to a file."
-    from fcnet.benchmark import QUICK, bench, machine, missed, save_rows, table
-    if not Path(options.out).absolute().parent.is_dir():
-        raise FileNotFoundError(f'{options.out}: there is no such folder')
-    print(machine(), flush=True)
-    if options.quick: rows = bench(1, options.threads, workloads=QUICK, repeats=1)
-    else: rows = bench(options.rounds, options.threads)
-    too_slow = missed(rows)
-    print(table(rows), *too_slow, sep='\n')
-    save_rows(options.out, rows)
+    missed = fcnet.benchmark.race(options.rounds, options.threads, options.quick,
+                                  options.out)
     print(f'written to {printable(options.out)}')
-    return 1 if options.check and too_slow else None
+    return 1 if options.check and missed else None
 
-# %% ../nbs/29_cli.ipynb #8eeb5f52
+COMMANDS = {'train': (Train, train), 'predict': (Predict, predict),
+            'evaluate': (Evaluate, evaluate), 'bench': (Bench, compare_speed)}
+
+# %% ../nbs/29_cli.ipynb #2fe6eb06
+#| code-fold: true
+#| code-summary: "Streams that fail, and errors of users"
 class Patient:
     "An output stream that goes on when its words cannot be written any more."
     def __init__(self, stream): self.stream = stream
@@ -425,9 +393,6 @@ class Patient:
             print(words, end='', file=self.stream, flush=True)
         except OSError: # from now on they go nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-
-COMMANDS = {'train': (Train, train), 'predict': (Predict, predict),
-            'evaluate': (Evaluate, evaluate), 'bench': (Bench, race)}
 
 def is_bug(
     error:Exception, # from a command
@@ -446,6 +411,7 @@ def prepare_streams()->None:
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
     sys.stderr = Patient(sys.stderr)
 
+# %% ../nbs/29_cli.ipynb #8eeb5f52
 def main()->None:
     "Run the command that the shell has called."
     prepare_streams()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMATS', 'NOT_SURE', 'crop', 'resize', 'center', 'block_means', 'background', 'darken_ink', 'add_margin', 'find_ink',
            'select_parts', 'keep_digit', 'stands_out', 'pen_width', 'fit_pen', 'open_gray', 'open_as_is',
-           'digit_from_ink', 'digit_from_image', 'read_digit']
+           'digit_from_ink', 'digit_from_image', 'read_digit', 'picture_fault']
 
 # %% ../nbs/17_images.ipynb #e8d915f0
 import io
@@ -322,3 +322,25 @@ def read_digit(
     "The most probable digit, unless even that one is not probable enough."
     p, digit = probabilities.max(0)
     return digit.item() if p >= threshold else None
+
+# %% ../nbs/17_images.ipynb #0fc3e31f
+#| code-fold: true
+#| code-summary: "The function picture_fault"
+def picture_fault(
+    x:Tensor, # pictures, `(n, 784)`, from 0 to 1
+)->str:       # empty if there is none
+    "How these pictures differ from those that `digit_from_image` makes."
+    mean = x.mean(0).clamp(0)
+    places = torch.cartesian_prod(torch.arange(28.), torch.arange(28.)).T
+    row, column = (places@mean/mean.sum()).tolist()
+    (height, leans_left), (_, width) = torch.cov(places, aweights=mean).tolist()
+    border = mean[(places % 27 == 0).any(0)].mean().item()
+    fault = ''
+    if max(abs(row - 13.5), abs(column - 13.5)) > 1.5:
+        fault = f'their ink is centered at {row:.1f}, {column:.1f}'
+    if width > 1.2*height: fault = 'they are wider than high, perhaps transposed'
+    if leans_left > 1: fault = 'they lean to the left, perhaps mirrored'
+    if border > 0.02: fault = f'their border is {border:.2f}, expected 0'
+    if not fault: return ''
+    return (f'pictures unlike those that fcnet predict makes of files: {fault}; '
+            'predict with --as-is, from 28x28 files like them')

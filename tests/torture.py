@@ -107,9 +107,10 @@ def call(folder, name, *words, most=1):
     code, out, err, wrong = ended(start(cli.main, folder), folder)
     lines = re.findall(rf'fcnet {name}: .*\n', err) # errors, and warnings if it ran
     usage = rf'usage: (?s:.)*\nfcnet( {name})?: error: .*\n' # as argparse says it
+    as_json = re.findall(r'{"file": ".*", "error": ".*"}\n', out) # of predict --json
     if code == 0: fine = ''.join(lines) == err
-    else: fine = re.fullmatch(usage, err) or 0 < len(lines) and ''.join(lines) == err
-    fine = fine and code in (0, 2) and (code == 0 or len(lines) <= most + 2)
+    else: fine = re.fullmatch(usage, err) or lines + as_json and ''.join(lines) == err
+    fine = fine and code in (0, 2) and (code == 0 or len(lines + as_json) <= most + 2)
     if not (fine and (out + err).replace('\n', '').isprintable()):
         wrong = wrong or f'exit code {code}, said {err if fine else out + err!r}'
     counted = f'{name} {"refused" if code else "ran"}'

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from fcnet.augment import Distort
 from fcnet.classify import CrossEntropy, accuracy
-from fcnet.config import build_model
+from fcnet.config import Config, build_model
 from fcnet.data import Data, get_data, normalize
 from fcnet.images import digit_from_ink
 from fcnet.learner import Learner, Schedule
@@ -90,7 +90,7 @@ def train(epochs=8):
     data = Data(normalize(torch.cat([x, more]), mean, std), torch.cat([y, labels]),
                 normalize(x_valid, mean, std), y_valid)
     g = torch.Generator().manual_seed(0)
-    model = build_model(SIZES, generator=g)
+    model = build_model(Config(hidden=SIZES[1:-1]), generator=g)
     opt = AdamW(model.parameters(), lr=0.004)
     callbacks = [Schedule(), Distort(g)]
     Learner(model, data, opt, CrossEntropy(), generator=g, callbacks=callbacks).fit(epochs)
