@@ -40,8 +40,8 @@ torch = lazy_loader.load('torch')
 # %% ../nbs/29_cli.ipynb #253eda41
 class Train(Config):
     "Train a fully connected network and write it to a folder, with its curves."
-    device: str|None = Field(None, description='cpu, cuda or mps; usually the fastest')
-    out: str|None = Field(None, description='new folder; usually runs/<time>')
+    device: str|None = Field(None, description='cpu, cuda or mps; default: the best')
+    out: str|None = Field(None, description='new folder; default: runs/<time>')
     resume: str|None = Field(
         None, description='folder of a stopped run, which brings its settings')
     recipe: str|None = Field(
@@ -69,20 +69,21 @@ class Predict(Checked):
     "Read the digit in each picture, and print the probabilities of all classes."
     model: str = Field(description='folder of a trained network, or its file')
     images: list[str] = Field(description='files, folders, patterns, or - for stdin')
-    threshold: Share = Field(0.9, description='least probability of an answer, else ?')
+    threshold: Share = Field(0.9, description='answer ? if none is this probable')
     as_is: bool = Field(False, description='28x28 files like those it was trained on')
-    to_json: bool = Field(False, alias='json', description='print a JSON object a line')
+    to_json: bool = Field( # a model of pydantic has a method `json` already
+        False, alias='json', description='print one JSON object per line')
 
 class Evaluate(Checked):
     "Print the accuracy, the errors of each class, and the confusion matrix."
     model: str = Field(description='folder of a trained network, or its file')
-    data: str|None = Field(None, description="folder of data; usually the run's own")
+    data: str|None = Field(None, description="folder of data; default: the run's own")
     test: bool = Field(False, description='use the test file, not the validation part')
     figure: str|None = Field(None, description='draw the matrix into this PNG file')
 
 class Bench(Checked):
     "Compare the speed of fcnet with other libraries, each in its own process."
-    rounds: Count = Field(3, description='how often each is measured, in turn')
+    rounds: Count = Field(3, description='times that each one is measured')
     threads: Count = Field(2, description='CPU cores that each may use')
     quick: bool = Field(False, description='one round of the small workloads')
     check: bool = Field(False, description='exit code 1 if an aim is missed')
@@ -96,7 +97,7 @@ class Parser(ArgumentParser):
     "Its messages are printable, whatever the arguments were."
     def error(self, message): super().error(printable(message))
 
-    def parse_known_args(self, *args, **kwargs):
+    def parse_known_args(self, *args, **kwargs): # a command's parser is called by this
         found, unknown = super().parse_known_args(*args, **kwargs)
         if unknown: self.error(f'there is no option {" ".join(unknown)}')
         return found, unknown
@@ -110,8 +111,8 @@ def option_type(
     if get_origin(kind) is Literal: return {'choices': get_args(kind)}
     if get_origin(kind) is list:
         item = get_args(kind)[0]
-        number = (get_args(item) or [item])[0] # of an annotated type
-        return {'type': number, 'nargs': '+' if field.is_required() else '*'}
+        if get_args(item): item = get_args(item)[0] # int, of Annotated[int, ...]
+        return {'type': item, 'nargs': '+' if field.is_required() else '*'}
     return {'type': kind} if kind in (int, float) else {}
 
 def add_options(
@@ -145,10 +146,10 @@ def build_parser()->Parser: # options that are not given are left out of its res
     for name, (options, _) in COMMANDS.items():
         needed = [name.upper() for name, field in options.model_fields.items()
                   if field.is_required()]
+        usage = ' '.join(['fcnet', name, *needed, '[options]'])
         command = commands.add_parser(
-            name, help=options.__doc__, description=options.__doc__, allow_abbrev=False,
-            argument_default=SUPPRESS, usage=' '.join(['fcnet', name, *needed,
-                                                       '[options]']))
+            name, help=options.__doc__, description=options.__doc__, usage=usage,
+            argument_default=SUPPRESS, allow_abbrev=False)
         add_options(command, options)
         command.add_argument('--debug', action='store_true', default=SUPPRESS,
                              help='show the traceback of every error')
@@ -376,6 +377,7 @@ def compare_speed(
     print(f'written to {printable(options.out)}')
     return 1 if options.check and missed else None
 
+# %% ../nbs/29_cli.ipynb #062f6ed4
 COMMANDS = {'train': (Train, train), 'predict': (Predict, predict),
             'evaluate': (Evaluate, evaluate), 'bench': (Bench, compare_speed)}
 
@@ -417,7 +419,8 @@ def main()->None:
     prepare_streams()
     name = 'fcnet'
     debug = False
-    def say(words, *_): print(f'{name}: {printable(words)}', file=sys.stderr)
+    def say(words, *_): # warnings come with more: their category, file, line
+        print(f'{name}: {printable(words)}', file=sys.stderr)
     with warnings.catch_warnings():
         warnings.showwarning = say
         warnings.simplefilter('always', UserWarning)
@@ -426,7 +429,7 @@ def main()->None:
                 given = vars(build_parser().parse_args())
                 command = given.pop('command')
                 debug = given.pop('debug', False)
-                del given['completion'] # it ends the program
+                del given['completion'] # shtab's; when given, it never gets here
                 name = f'fcnet {command}'
                 options, run = COMMANDS[command]
                 if command == 'train': sys.stdout = Patient(sys.stdout)
@@ -443,5 +446,5 @@ def main()->None:
             if debug: traceback.print_exc()
             say(str(e).removeprefix(f'{command}: ') or type(e).__name__)
             code = 2
-    Patient(sys.stdout).flush() # or Python fails to at its end
+    Patient(sys.stdout).flush() # otherwise Python tries at exit, and fails
     sys.exit(code)

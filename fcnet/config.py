@@ -98,18 +98,18 @@ class Config(Checked):
     max_norm: Amount = Field(0., description='largest norm of a unit; 0: no limit')
     distort: bool = Field(False, description='train on randomly distorted digits')
     affine: Amount = Field(
-        1., description='of the distortion: 1 turns by 10 degrees, shifts by a pixel')
+        1., description='strength of turns and shifts: 1 is up to 10 degrees, a pixel')
     elastic: Amount = Field(
-        34., description='of the distortion: strength of the elastic field')
+        34., description='strength of the elastic distortion')
     noise: Amount = Field(0., description='standard deviation of noise on the pixels')
     adversarial: Amount = Field(0., description='length of an adversarial step')
     ema: Share = Field(0., description='decay of an average of the weights; 0: none')
     precision: Literal['auto', 'highest', 'high', 'medium', 'bf16'] = Field(
-        'auto', description='of products; auto: the fastest with float32 accuracy')
+        'auto', description='of matrix products; auto: the fastest as exact as float32')
     fuse: bool = Field(True, description='compile the step of our own layers')
     train_on_all: bool = Field(False, description='use the validation digits as well')
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = Field(
-        0, description='of everything random')
+        0, description='seed of everything random')
     data: str|None = Field(None, description="folder with MNIST's four file names")
 
     @model_validator(mode='after')
@@ -121,6 +121,9 @@ class Config(Checked):
             if self.model == 'torch' and value != usual:
                 raise ValueError(f"{name} is {value!r}, expected {usual!r} with model "
                                  "'torch'")
+        if self.loss == 'mse' and self.label_smoothing:
+            raise ValueError(f'label_smoothing is {self.label_smoothing}, expected 0 '
+                             "with loss 'mse'")
         if self.norm == 'batch' and self.ema:
             raise ValueError(f"ema is {self.ema}, expected 0 with norm 'batch', whose "
                              'statistics belong to other weights')
@@ -174,7 +177,7 @@ def build_callbacks(
     config:Config, # of the run
     generator:torch.Generator, # of distortion and noise
 )->list:
-    "The callbacks that the settings describe: Fuse, then those that change batches."
+    "The callbacks that the settings describe, in the order in which they act."
     callbacks = []
     handmade = config.model == 'handmade'
     fuse = config.fuse and handmade and config.precision != 'bf16'
@@ -230,8 +233,10 @@ def check_memory(
     "A `ValueError` for a network that cannot be trained in this machine's memory."
     if not hasattr(os, 'sysconf'): return # Windows does not tell
     sizes = [n_in, *config.hidden, n_out]
-    n_params = sum((n_in+1)*n_out for n_in, n_out in zip(sizes, sizes[1:]))
-    n_bytes = 42 + 18*(config.opt != 'sgd') + 18*(config.ema > 0)
+    n_params = sum((rows+1)*columns for rows, columns in zip(sizes, sizes[1:]))
+    n_bytes = 42
+    if config.opt != 'sgd': n_bytes += 18
+    if config.ema: n_bytes += 18
     needed = n_bytes*n_params
     have = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')
     for file in ('memory.max', 'memory/memory.limit_in_bytes'): # of cgroups 2 and 1
@@ -239,7 +244,7 @@ def check_memory(
             have = min(have, int((CGROUP/file).read_text()))
     if needed > have:
         raise ValueError(f'{n_params} parameters need about {needed/2**30:.0f} GiB, '
-                         f'expected at most {have/2**30:.0f}')
+                         f'expected at most {have/2**30:.0f} GiB')
 
 # %% ../nbs/24_config.ipynb #e5182b2d
 def build_learner(
@@ -263,7 +268,7 @@ def build_learner(
         home = os.path.realpath(Path(path).parent)
         with suppress(ValueError): # on another drive of Windows it stays as it is
             about['data'] = os.path.relpath(os.path.realpath(config.data), home)
-    checkpoint = fcnet.Checkpoint(path, **config.model_dump() | about)
+    checkpoint = fcnet.Checkpoint(path, **(config.model_dump() | about))
     callbacks = build_callbacks(config, g)
     callbacks += [fcnet.Schedule(), fcnet.Progress(), checkpoint]
     opt = build_optimizer(config, model)
@@ -271,6 +276,8 @@ def build_learner(
                          callbacks=callbacks, generator=g)
 
 # %% ../nbs/24_config.ipynb #c19360eb
+#| code-fold: true
+#| code-summary: "The function upgrade"
 OLD_NAMES = {'smoothing': 'label_smoothing', 'decay': 'weight_decay',
              'average': 'ema', 'whole': 'train_on_all'}
 
@@ -282,7 +289,7 @@ def upgrade(
     if isinstance(info.get('hidden'), str): # such as 300,100 or none
         sizes = info['hidden'].replace('none', '')
         info['hidden'] = [int(size) for size in sizes.split(',') if size]
-    return {'norm': 'none', 'residual': False, 'fuse': False} | info
+    return {'fuse': False} | info # files of that version have no such setting
 
 # %% ../nbs/24_config.ipynb #f5752b43
 class Description(Config):
@@ -317,8 +324,8 @@ def load_model(
         if n_weights > n_numbers or len(sizes) > len(state):
             raise ValueError(f'{len(sizes)} sizes ask for {n_weights} weights, '
                              f'expected at most {n_numbers} in {len(state)} tensors')
-        exact = found.model_copy(update={'precision': 'highest'})
-        model = build_model(exact, sizes[0], sizes[-1])
+        plain = found.model_copy(update={'precision': 'highest'}) # not in bfloat16
+        model = build_model(plain, sizes[0], sizes[-1])
         fcnet.learner.check_tensors(state, model.state_dict())
         model.load_state_dict(state)
         info |= found.model_dump()
@@ -342,16 +349,16 @@ def resume_training(
     learn:fcnet.Learner, # as from `build_learner`
     path:str|Path, # its checkpoint
 )->None:
-    "Put back a stopped run. `ValueError` if its settings or digits were others."
+    "Put back a stopped run. `ValueError` if its settings or digits were different."
     now = dict(find_checkpoint(learn).extra)
-    now['steps'] = now['epochs']*learn.n_batches
+    now['steps'] = now['epochs']*learn.n_batches # of the whole run
     _, saved = load_model(path)
     saved['steps'] = saved['training'].get('n_steps')
     for name, value in now.items():
-        if name in ('data', 'pictures'): continue # the checksum is enough
+        if name in ('data', 'pictures'): continue # the checksum tells enough
         if saved.get(name) != value:
             raise ValueError(f'{path}: not what was trained, {name} was '
-                             f'{saved.get(name)}, is {value}')
+                             f'{saved.get(name)}, now is {value}')
     more = saved.keys() - now.keys() - {'training', 'finished'}
     if more:
         words = ', '.join(sorted(more))

@@ -167,7 +167,7 @@ def test_settings_do_not_load_pytorch():
 def test_old_names_are_upgraded(old, new):
     before = dict(old)
     found = upgrade(old)
-    assert found == {'norm': 'none', 'residual': False, 'fuse': False} | new
+    assert found == {'fuse': False} | new
     assert old == before and upgrade(found) == found
 
 def test_what_is_new_stays_as_it_is():
@@ -486,7 +486,7 @@ def test_a_stopped_run_ends_like_one_that_was_left_alone(stopped, tmp_path):
 def test_a_run_is_not_resumed_with_other_settings(stopped, name, value, was):
     settings, path = stopped
     learn = build_learner(Config(**settings | {name: value}), path)
-    words = f'not what was trained, {name} was {was}, is {value}'
+    words = f'not what was trained, {name} was {was}, now is {value}'
     with pytest.raises(ValueError, match=words): resume_training(learn, path)
 
 def test_a_run_is_not_resumed_with_another_number_of_steps(stopped):
@@ -495,7 +495,7 @@ def test_a_run_is_not_resumed_with_another_number_of_steps(stopped):
     values['training']['n_steps'] = 16
     save(path, values)
     learn = build_learner(Config(**settings), path)
-    with pytest.raises(ValueError, match='trained, steps was 16, is 12'):
+    with pytest.raises(ValueError, match='trained, steps was 16, now is 12'):
         resume_training(learn, path)
 
 def test_a_run_is_not_resumed_with_other_digits(stopped):
