@@ -67,7 +67,7 @@ class Plan:
         return x
 
     def grad_of(self, p):
-        "Where to write a gradient of a parameter; a second one is added in the end."
+        "Where to write a gradient of a parameter; a second one is added at the end."
         if p not in self.written:
             self.written.add(p)
             return self.grads[p]
