@@ -51,11 +51,12 @@ class Train(Config):
     @model_validator(mode='after')
     def check_sources(self):
         "A run has one source of settings."
-        given = [name for name in type(self).model_fields if name in
-                 self.model_fields_set - {'resume', 'device', 'data'}]
-        if self.resume is not None and given: # the data may have moved
-            raise ValueError('--resume brings its own settings; leave out --'
-                             + ' --'.join(given))
+        allowed = {'resume', 'device', 'data'} # the data may have moved
+        given = [f'--{name}' for name in type(self).model_fields
+                 if name in self.model_fields_set and name not in allowed]
+        if self.resume is not None and given:
+            raise ValueError('--resume brings its own settings; leave out '
+                             + ' '.join(given))
         if self.recipe is not None and self.config is not None:
             raise ValueError('--recipe and --config both bring settings; leave out one')
         return self
@@ -69,7 +70,7 @@ class Predict(Checked):
     "Read the digit in each picture, and print the probabilities of all classes."
     model: str = Field(description='folder of a trained network, or its file')
     images: list[str] = Field(description='files, folders, patterns, or - for stdin')
-    threshold: Share = Field(0.9, description='answer ? if none is this probable')
+    threshold: Share = Field(0.9, description='answer ? below this probability')
     as_is: bool = Field(False, description='28x28 files like those it was trained on')
     to_json: bool = Field( # a model of pydantic has a method `json` already
         False, alias='json', description='print one JSON object per line')
@@ -83,21 +84,23 @@ class Evaluate(Checked):
 
 class Bench(Checked):
     "Compare the speed of fcnet with other libraries, each in its own process."
-    rounds: Count = Field(3, description='times that each one is measured')
+    rounds: Count = Field(3, description='how often each one is measured')
     threads: Count = Field(2, description='CPU cores that each may use')
     quick: bool = Field(False, description='one round of the small workloads')
-    check: bool = Field(False, description='exit code 1 if an aim is missed')
+    check: bool = Field(False, description='exit code 1 if a target is missed')
     out: str = Field('bench.csv', description='file for all measurements')
 
 # %% ../nbs/29_cli.ipynb #c1be702e
+# the first field of each group
 GROUPS = {'hidden': 'network', 'loss': 'training', 'dropout': 'against overfitting',
-          'precision': 'speed', 'train_on_all': 'data', 'device': 'run'} # first of each
+          'precision': 'speed', 'train_on_all': 'data', 'device': 'run'}
 
 class Parser(ArgumentParser):
     "Its messages are printable, whatever the arguments were."
     def error(self, message): super().error(printable(message))
 
-    def parse_known_args(self, *args, **kwargs): # a command's parser is called by this
+    # argparse calls a command's parser through this
+    def parse_known_args(self, *args, **kwargs):
         found, unknown = super().parse_known_args(*args, **kwargs)
         if unknown: self.error(f'there is no option {" ".join(unknown)}')
         return found, unknown
@@ -252,7 +255,8 @@ def claim(
         warnings.warn(f'{folder}: cannot be locked ({e}), start no second run there')
         lock = nullcontext()
     with lock:
-        for left in folder.glob(f'.*.{"?"*16}.tmp'): # by a killed writer
+        # left by a killed writer, such as .model.safetensors.0123456789abcdef.tmp
+        for left in folder.glob(f'.*.{"?"*16}.tmp'):
             ours = left.name.split('.')[1] in ('model', 'config', 'history', 'curves')
             if ours and left.is_file(): left.unlink()
         yield
@@ -287,7 +291,8 @@ def train(
     device = fcnet.accelerate.choose_device(options.device)
     resume = options.resume
     path = Path(resume or options.out or f'runs/{datetime.now():%Y-%m-%d_%H-%M-%S.%f}')
-    if not (resume and path.is_file()): path = path/'model.safetensors'
+    named = resume is not None and path.is_file() # --resume may name the file itself
+    if not named: path = path/'model.safetensors'
     config = find_config(options, path)
     restarts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) # by torchrun
     if restarts and options.out and path.is_file(): resume = options.out
@@ -418,6 +423,7 @@ def main()->None:
     "Run the command that the shell has called."
     prepare_streams()
     name = 'fcnet'
+    command = ''
     debug = False
     def say(words, *_): # warnings come with more: their category, file, line
         print(f'{name}: {printable(words)}', file=sys.stderr)
@@ -444,7 +450,8 @@ def main()->None:
         except Exception as e:
             if is_bug(e): raise
             if debug: traceback.print_exc()
-            say(str(e).removeprefix(f'{command}: ') or type(e).__name__)
+            words = str(e).removeprefix(f'{command}: ')
+            say(words or type(e).__name__)
             code = 2
     Patient(sys.stdout).flush() # otherwise Python tries at exit, and fails
     sys.exit(code)

@@ -34,7 +34,7 @@ class Checked(BaseModel):
     model_config = ConfigDict(extra='forbid', strict=True, frozen=True,
                               allow_inf_nan=False, defer_build=True)
 
-    def __init__(self, /, **values):
+    def __init__(self, /, **values): # `/`: a field might be named self
         try:
             super().__init__(**values)
         except ValidationError as e:
@@ -60,6 +60,7 @@ def one_line(
     if not name: return str(fault['ctx']['error']) # of a check of several fields
     if fault['type'] == 'missing': return f'{name} is missing'
     if fault['type'] == 'extra_forbidden': return f'there is no setting {name}'
+    # 'Input should be greater than 0' -> 'greater than 0'
     expected = re.sub('^[A-Z].* should (be|have) ', '', fault['msg'])
     return f'{name} is {short(fault["input"])}, expected {expected}'
 
@@ -95,22 +96,23 @@ class Config(Checked):
         'sgd', description='optimizer; sgd has momentum 0.9')
     weight_decay: Amount = Field(0., description='decay of the weight matrices')
     dropout: Share = Field(0., description='share of hidden activations to drop')
-    max_norm: Amount = Field(0., description='largest norm of a unit; 0: no limit')
+    max_norm: Amount = Field(
+        0., description="largest norm of a unit's weights; 0: no limit")
     distort: bool = Field(False, description='train on randomly distorted digits')
     affine: Amount = Field(
-        1., description='strength of turns and shifts: 1 is up to 10 degrees, a pixel')
+        1., description='strength of rotations and shifts; 1: 10 degrees, 1 pixel')
     elastic: Amount = Field(
         34., description='strength of the elastic distortion')
     noise: Amount = Field(0., description='standard deviation of noise on the pixels')
     adversarial: Amount = Field(0., description='length of an adversarial step')
     ema: Share = Field(0., description='decay of an average of the weights; 0: none')
     precision: Literal['auto', 'highest', 'high', 'medium', 'bf16'] = Field(
-        'auto', description='of matrix products; auto: the fastest as exact as float32')
+        'auto', description='of matrix products; auto: fastest as exact as float32')
     fuse: bool = Field(True, description='compile the step of our own layers')
     train_on_all: bool = Field(False, description='use the validation digits as well')
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = Field(
         0, description='seed of everything random')
-    data: str|None = Field(None, description="folder with MNIST's four file names")
+    data: str|None = Field(None, description="folder of files named like MNIST's")
 
     @model_validator(mode='after')
     def check_pairs(self):
@@ -202,7 +204,7 @@ def normalized_data(
     folder:str|None=None,    # with MNIST's file names; None: MNIST
     train_on_all:bool=False, # learn from the validation digits as well?
 )->tuple: # `Data`, and the mean and standard deviation its pixels had
-    "Normalized digits. `ValueError` for labels or pixels that teach nothing."
+    "Normalized digits. `ValueError` if nothing can be learned from them."
     x, y, x_valid, y_valid = fcnet.get_data(folder)
     if train_on_all:
         x = torch.cat([x, x_valid])
@@ -357,8 +359,8 @@ def resume_training(
     for name, value in now.items():
         if name in ('data', 'pictures'): continue # the checksum tells enough
         if saved.get(name) != value:
-            raise ValueError(f'{path}: not what was trained, {name} was '
-                             f'{saved.get(name)}, now is {value}')
+            raise ValueError(f'{path}: not the run that was trained, {name} was '
+                             f'{saved.get(name)} and is now {value}')
     more = saved.keys() - now.keys() - {'training', 'finished'}
     if more:
         words = ', '.join(sorted(more))

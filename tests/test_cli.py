@@ -369,7 +369,7 @@ def test_data_that_have_changed_are_refused(mine, capsys, row, words):
     images, labels = mine
     images[row, 4, 5] ^= 1 # in a row of the training part this may change the mean
     write_part('mine', images, labels)
-    with pytest.raises(ValueError, match=f'not what was trained, {words}'):
+    with pytest.raises(ValueError, match=f'not the run that was trained, {words}'):
         run_train(resume='runs/mine')
 
 @pytest.mark.parametrize('row, label, words', [
@@ -455,7 +455,7 @@ def test_data_that_have_moved(shop):
     x, y, *_ = get_data()
     write_digits('others', x[600:1200], y[600:1200])
     code, _, err = called('train', '--resume', 'runs/first', '--data', 'others')
-    assert [code, err.count('\n')] == [2, 1] and 'not what was trained' in err
+    assert [code, err.count('\n')] == [2, 1] and 'not the run that was trained' in err
 
 def test_a_model_holds_no_absolute_path(shop):
     data = os.path.abspath('few')
@@ -1036,4 +1036,4 @@ def test_a_number_of_steps_that_somebody_made_up(shop, capsys):
     training = {**values['training'], 'n_steps': 10*10**6}
     save(model_file('made'), values | {'training': training})
     code, out, err = called('train', '--resume', 'runs/made')
-    assert code == 2 and 'not what was trained, steps was' in err
+    assert code == 2 and 'not the run that was trained, steps was' in err

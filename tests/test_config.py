@@ -486,7 +486,7 @@ def test_a_stopped_run_ends_like_one_that_was_left_alone(stopped, tmp_path):
 def test_a_run_is_not_resumed_with_other_settings(stopped, name, value, was):
     settings, path = stopped
     learn = build_learner(Config(**settings | {name: value}), path)
-    words = f'not what was trained, {name} was {was}, now is {value}'
+    words = f'not the run that was trained, {name} was {was} and is now {value}'
     with pytest.raises(ValueError, match=words): resume_training(learn, path)
 
 def test_a_run_is_not_resumed_with_another_number_of_steps(stopped):
@@ -495,7 +495,7 @@ def test_a_run_is_not_resumed_with_another_number_of_steps(stopped):
     values['training']['n_steps'] = 16
     save(path, values)
     learn = build_learner(Config(**settings), path)
-    with pytest.raises(ValueError, match='trained, steps was 16, now is 12'):
+    with pytest.raises(ValueError, match='trained, steps was 16 and is now 12'):
         resume_training(learn, path)
 
 def test_a_run_is_not_resumed_with_other_digits(stopped):
@@ -505,7 +505,7 @@ def test_a_run_is_not_resumed_with_other_digits(stopped):
     content[-784] ^= 1 # of a validation digit
     file.write_bytes(content)
     learn = build_learner(Config(**settings), path)
-    with pytest.raises(ValueError, match='not what was trained, checksum was'):
+    with pytest.raises(ValueError, match='not the run that was trained, checksum was'):
         resume_training(learn, path)
 
 def test_a_run_is_resumed_with_data_that_have_moved(stopped, tmp_path):

@@ -119,7 +119,7 @@ def test_a_stopped_recipe_ends_like_one_that_was_left_alone(small, tmp_path, cap
                           tmp_path/'stopped'/'model.safetensors')
     stop_at(learn, 15)
     learn.fit(4)
-    with pytest.raises(ValueError, match='not what was trained, lr was 0.003, now is 0.5'):
+    with pytest.raises(ValueError, match='not the run that was trained, lr was 0.003 and is now 0.5'):
         run_recipe('mse-300', out=tmp_path/'stopped', **small, lr=0.5)
     late = run_recipe('mse-300', out=tmp_path/'stopped', **small)
     through = run_recipe('mse-300', out=tmp_path/'through', **small)
