@@ -278,7 +278,7 @@ def test_a_machine_without_a_card():
 # ---- stopping and resuming
 
 def line_of(out):
-    return ('train --data some --hidden 20 --epochs 8 --bs 20 --dropout 0.1 '
+    return ('train --data some --hidden 20 --epochs 60 --bs 20 --dropout 0.1 '
             f'--out runs/{out}').split()
 
 def start(out):
@@ -299,7 +299,7 @@ def test_ctrl_c_and_kill_lose_nothing(in_tmp):
     processes = {number: start(number.name) for number in signals}
     try:
         for number, process in processes.items():
-            wait_for(process, 'epoch 2/8') # the first one is saved by then
+            wait_for(process, 'epoch 2/60') # the first one is saved by then
             process.send_signal(number)
         said = {number: process.communicate(timeout=100)[0]
                 for number, process in processes.items()}
@@ -314,7 +314,7 @@ def test_ctrl_c_and_kill_lose_nothing(in_tmp):
                   ['evaluate', 'runs/SIGINT']):
         assert 'its training was stopped before the end' in called(*words)[2]
     for name in ('SIGTERM', 'SIGKILL'):
-        assert 0 < training_of(name)['step'] < 8*63
+        assert 0 < training_of(name)['step'] < 60*63
         code, _, err = called('train', '--resume', f'runs/{name}')
         assert [code, err] == [0, ''] and same(name, 'through')
         texts = {Path(f'runs/{n}/history.csv').read_text() for n in (name, 'through')}
