@@ -205,6 +205,7 @@ class TestOtherLibraries:
             torch.testing.assert_close(found.double(), torch.atleast_2d(grad),
                                        rtol=1e-5, atol=1e-9)
 
+    @pytest.mark.processes # it takes seconds to load
     def test_tinygrad_has_our_weights(self, monkeypatch):
         monkeypatch.setenv('DEV', 'PYTHON') # needs no compiler, but is slow
         pytest.importorskip('tinygrad')

@@ -265,6 +265,7 @@ def test_vmap_gives_the_gradient_of_each_example(f, problem):
 
 @pytest.mark.parametrize('f', [torch.func.grad(loss_of), gradients_by_hand],
                          ids=['grad', 'by_hand'])
+@pytest.mark.processes # PyTorch's compiler takes seconds
 def test_loss_and_gradient_can_be_compiled(f, problem):
     traced = torch.compile(f, fullgraph=True, backend='aot_eager')
     by_hand = gradients_by_hand(*problem)
