@@ -8,6 +8,7 @@ Without `--slow`, figures are made but not rendered, which saves a quarter of th
 """
 import argparse
 import multiprocessing
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -36,6 +37,7 @@ def main():
     found = [path for name in args.names for path in folder.glob(f'{name}*.ipynb')]
     paths = sorted(found, reverse=True) # 29, the longest, goes early
     if not paths: sys.exit(f'no notebook in nbs/ begins with {" or ".join(args.names)}')
+    os.environ.setdefault('OMP_NUM_THREADS', '1') # two processes share the cores
     server = multiprocessing.get_context('forkserver')
     server.set_forkserver_preload(LIBRARIES)
     with ProcessPoolExecutor(2, server, max_tasks_per_child=1) as pool:
