@@ -29,10 +29,9 @@ import fcnet
 from .config import Checked, Config, Count, Share, find_checkpoint, read_config
 
 # %% auto #0
-__all__ = ['torch', 'GROUPS', 'COMMANDS', 'Train', 'Predict', 'Evaluate', 'Bench', 'Parser', 'option_type', 'add_options',
-           'build_parser', 'printable', 'find_images', 'load_trained', 'predict', 'write_figure', 'claim',
-           'find_config', 'train', 'fit', 'report', 'evaluate', 'compare_speed', 'Patient', 'is_bug', 'prepare_streams',
-           'main']
+__all__ = ['GROUPS', 'COMMANDS', 'Train', 'Predict', 'Evaluate', 'Bench', 'Parser', 'option_type', 'add_options', 'build_parser',
+           'printable', 'find_images', 'load_trained', 'predict', 'write_figure', 'claim', 'find_config', 'train',
+           'fit', 'report', 'evaluate', 'compare_speed', 'Patient', 'is_bug', 'prepare_streams', 'main']
 
 # %% ../nbs/29_cli.ipynb #35219c0c
 torch = lazy_loader.load('torch')
@@ -240,10 +239,12 @@ def claim(
     resume:str|None, # None: the folder must be empty
 ):
     "Keep a folder to one process; the claim goes with the process, however it ends."
-    others = sorted(p.name for p in folder.glob('*') if p.name[0] != '.')
-    if others and resume is None:
-        raise ValueError(f'{folder} holds {others[0]}; choose another --out, '
-                         f'or --resume {folder}')
+    def check_empty():
+        others = sorted(p.name for p in folder.glob('*') if p.name[0] != '.')
+        if others and resume is None:
+            raise ValueError(f'{folder} holds {others[0]}; choose another --out, '
+                             f'or --resume {folder}')
+    check_empty() # first, so that no lock is left in a folder of others
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(folder/'.lock', timeout=0).acquire()
@@ -255,6 +256,7 @@ def claim(
         warnings.warn(f'{folder}: cannot be locked ({e}), start no second run there')
         lock = nullcontext()
     with lock:
+        check_empty() # another run may have ended in the meantime
         # left by a killed writer, such as .model.safetensors.0123456789abcdef.tmp
         for left in folder.glob(f'.*.{"?"*16}.tmp'):
             ours = left.name.split('.')[1] in ('model', 'config', 'history', 'curves')

@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from numbers import Number
 from pathlib import Path
 from reprlib import repr as short
 from typing import Annotated, Literal
@@ -20,10 +21,10 @@ from pydantic import (BaseModel, BeforeValidator, ConfigDict, Field, ValidationE
 import fcnet
 
 # %% auto #0
-__all__ = ['torch', 'Whole', 'Real', 'Count', 'Positive', 'Amount', 'Share', 'CGROUP', 'OLD_NAMES', 'Checked', 'one_line',
-           'plain_number', 'Config', 'build_model', 'build_loss', 'build_optimizer', 'build_callbacks',
-           'normalized_data', 'check_memory', 'build_learner', 'upgrade', 'Description', 'load_model',
-           'find_checkpoint', 'resume_training', 'read_config']
+__all__ = ['Whole', 'Real', 'Count', 'Positive', 'Amount', 'Share', 'CGROUP', 'OLD_NAMES', 'Checked', 'one_line', 'plain_number',
+           'Config', 'build_model', 'build_loss', 'build_optimizer', 'build_callbacks', 'normalized_data',
+           'check_memory', 'build_learner', 'upgrade', 'Description', 'load_model', 'find_checkpoint',
+           'resume_training', 'read_config']
 
 # %% ../nbs/24_config.ipynb #f1f1eb2c
 torch = lazy_loader.load('torch') # at its first use, so that `fcnet --help` is quick
@@ -66,8 +67,9 @@ def one_line(
 
 # %% ../nbs/24_config.ipynb #76878236
 def plain_number(value):
-    "A number of NumPy or PyTorch as a number of Python; anything else as it is."
-    return value.item() if hasattr(value, 'item') else value
+    "A number of NumPy as a number of Python; anything else as it is."
+    of_numpy = isinstance(value, Number) and hasattr(value, 'item')
+    return value.item() if of_numpy else value
 
 Whole = Annotated[int, BeforeValidator(plain_number)]
 Real = Annotated[float, BeforeValidator(plain_number)]

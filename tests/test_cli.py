@@ -419,6 +419,19 @@ def test_a_folder_that_cannot_be_made(shop):
     with pytest.raises(OSError):
         run_train(out='digit0.png/runs', epochs=1, data='few')
 
+def test_a_claim_is_checked_again_once_it_is_held(in_tmp):
+    class Slow: # another run ends between the check and the lock
+        def __init__(self, *args, **kwargs): pass
+        def acquire(self):
+            Path('runs/late/model.safetensors').write_text('done')
+            return self
+        def __enter__(self): return self
+        def __exit__(self, *_): pass
+    with patch('fcnet.cli.FileLock', Slow):
+        with pytest.raises(ValueError, match='runs/late holds model.safetensors'):
+            with claim(Path('runs/late'), None): pass
+        with claim(Path('runs/late'), 'runs/late'): pass
+
 @pytest.mark.parametrize('error', [
     OSError(errno.ENOLCK, 'No locks available'), OSError(errno.ENOSYS, 'not there'),
     OSError(errno.EOPNOTSUPP, 'not supported'), NotImplementedError('no flock')])
@@ -862,6 +875,10 @@ def test_the_package_is_a_program(in_tmp):
 def test_completion_knows_the_options(kind):
     code, out, err = called('--completion', kind)
     assert [code, err] == [0, ''] and 'label-smoothing' in out and 'evaluate' in out
+
+def test_an_error_before_the_command_is_known(in_tmp):
+    with patch('fcnet.cli.build_parser', side_effect=OSError('no space left')):
+        assert called('--help') == (2, '', 'fcnet: no space left\n')
 
 def test_debug_shows_the_traceback_of_an_error(shop):
     code, out, err = called('evaluate', 'none', '--debug')

@@ -62,6 +62,8 @@ def test_true_is_a_switch_not_a_number_or_a_name(name):
     ('lr', 0., 'lr is 0.0, expected greater than 0'),
     ('lr', True, 'lr is True, expected a valid number'),
     ('lr', math.nan, 'lr is nan, expected a finite number'),
+    ('lr', torch.ones(2), 'lr is tensor([1., 1.]), expected a valid number'),
+    ('bs', np.ones(2), 'bs is array([1., 1.]), expected a valid integer'),
     ('bs', 0, 'bs is 0, expected greater than or equal to 1'),
     ('bs', 64., 'bs is 64.0, expected a valid integer'),
     ('bs', '64', "bs is '64', expected a valid integer"),
@@ -132,6 +134,10 @@ def test_numbers_of_numpy_are_numbers(name, value, kept):
 def test_what_only_our_own_layers_have(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value!r}, expected .* 'torch'"):
         Config(model='torch', **{name: value})
+
+def test_squared_error_has_no_label_smoothing():
+    with pytest.raises(ValueError, match="label_smoothing is 0.1, expected 0 with loss"):
+        Config(loss='mse', label_smoothing=0.1)
 
 def test_batch_normalization_and_averages_do_not_go_together():
     with pytest.raises(ValueError, match="ema is 0.9, expected 0 with norm 'batch'"):
